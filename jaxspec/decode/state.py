@@ -1,0 +1,129 @@
+"""What the token loop carries: requests in a device-side queue, the lanes that work on them, the cache.
+
+A request keeps its own row of tokens from submission to collection; a lane only points at a row, so taking up or
+finishing a request moves no text.
+
+B lanes, R request rows, L tokens a row, S cache slots.
+"""
+
+import enum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxspec.decode import statistics
+from jaxspec.decode.sampling import Sampling
+from jaxspec.decode.statistics import Statistics
+from jaxspec.decode.types import Context
+from jaxspec.models.cache import KVCache
+
+FROM_PROMPT = -1  # in `Requests.source`: a prompt token
+FROM_TARGET = 0  # the target's own token; draft source z is z + 1
+
+
+class Status(enum.IntEnum):
+    """Of a request row."""
+
+    EMPTY = 0
+    WAITING = 1
+    RUNNING = 2
+    DONE = 3
+
+
+class Requests(NamedTuple):
+    """The queue, one row a request.
+
+    Attributes:
+      tokens: (R, L) int32 prompt and output; undefined at and beyond `length`.
+      source: (R, L) int8 who said each token: `FROM_PROMPT`, `FROM_TARGET`, or 1 + the draft source.
+      prompt_length: (R,) int32.
+      length: (R,) int32 committed tokens.
+      limit: (R,) int32 length at which the request ends.
+      ticket: (R,) int32 order of service.
+      status: (R,) int32 a `Status`.
+      finish: (R,) int32 a `Finish`.
+      stop_state: (R,) int32 state of the stop automaton.
+      sampling: per-request settings, every leaf (R,).
+      statistics: per-request counters.
+    """
+
+    tokens: jax.Array
+    source: jax.Array
+    prompt_length: jax.Array
+    length: jax.Array
+    limit: jax.Array
+    ticket: jax.Array
+    status: jax.Array
+    finish: jax.Array
+    stop_state: jax.Array
+    sampling: Sampling
+    statistics: Statistics
+
+
+class LoopState(NamedTuple):
+    """Everything a slice of the loop takes and returns; donated.
+
+    Attributes:
+      requests: the queue.
+      row: (B,) int32 request row of every lane, R when idle.
+      cache: of the target; `cache.length` is 0 in idle lanes.
+      drafter: the drafter's own state.
+      ticks: () int32 passes of the target in this slice, prefill included.
+      decode_ticks: () int32 passes over drafts since the start, for all lanes together.
+    """
+
+    requests: Requests
+    row: jax.Array
+    cache: KVCache
+    drafter: Any
+    ticks: jax.Array
+    decode_ticks: jax.Array
+
+
+def empty_requests(rows: int, tokens: int, sources: int, depth: int) -> Requests:
+    """A queue of `rows` empty rows of `tokens` tokens."""
+
+    def full(value: int) -> jax.Array:
+        return jnp.full((rows,), value, jnp.int32)
+
+    return Requests(
+        tokens=jnp.zeros((rows, tokens), jnp.int32),
+        source=jnp.full((rows, tokens), FROM_PROMPT, jnp.int8),
+        prompt_length=full(0),
+        length=full(0),
+        limit=full(0),
+        ticket=full(0),
+        status=full(Status.EMPTY),
+        finish=full(0),
+        stop_state=full(0),
+        sampling=Sampling(
+            temperature=jnp.zeros((rows,), jnp.float32),
+            top_k=full(0),
+            top_p=jnp.ones((rows,), jnp.float32),
+            min_p=jnp.zeros((rows,), jnp.float32),
+            repetition_penalty=jnp.ones((rows,), jnp.float32),
+            seed=jnp.zeros((rows,), jnp.uint32),
+        ),
+        statistics=statistics.empty(rows, sources, depth),
+    )
+
+
+def context_of(state: LoopState) -> Context:
+    """Every lane's request as drafters see it. Idle lanes show a clipped row and are not `live`."""
+    requests = state.requests
+    rows = requests.tokens.shape[0]
+    row = jnp.minimum(state.row, rows - 1)
+    return Context(
+        tokens=requests.tokens[row],
+        length=requests.length[row],
+        prompt_length=requests.prompt_length[row],
+        seed=requests.sampling.seed[row],
+        live=state.row < rows,
+    )
+
+
+def sampling_of(state: LoopState) -> Sampling:
+    """Every lane's sampling settings."""
+    row = jnp.minimum(state.row, state.requests.tokens.shape[0] - 1)
+    return jax.tree.map(lambda leaf: leaf[row], state.requests.sampling)

@@ -1,0 +1,114 @@
+"""The protocols of the token loop and the values they exchange.
+
+In every shape: B lanes, L tokens, N draft nodes, D depth (longest root path of a draft), V vocabulary. A block is a
+draft below its root: block node 0 is the last committed token and block node j is draft node j - 1.
+"""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+
+State = Any
+
+
+class Context(NamedTuple):
+    """What a drafter may know of every lane. It never changes what a lane says, only how soon.
+
+    Attributes:
+      tokens: (B, L) int32 prompt and committed output; undefined at and beyond `length`.
+      length: (B,) int32 committed tokens, the root being the last.
+      prompt_length: (B,) int32.
+      seed: (B,) uint32 of the request.
+      live: (B,) bool; other lanes hold nothing.
+    """
+
+    tokens: jax.Array
+    length: jax.Array
+    prompt_length: jax.Array
+    seed: jax.Array
+    live: jax.Array
+
+    @property
+    def root(self) -> jax.Array:
+        """(B,) last committed token."""
+        index = jax.numpy.maximum(self.length - 1, 0)
+        return jax.numpy.take_along_axis(self.tokens, index[:, None], axis=1)[:, 0]
+
+
+class Draft(NamedTuple):
+    """A token tree below the root.
+
+    Attributes:
+      ids: (B, N) int32.
+      parent: (B, N) int32 block node above: 0 is the root, j is draft node j - 1. A parent precedes its children.
+      depth: (B, N) int32, 1 below the root, at most the drafter's `depth`.
+      source: (B, N) int32 index into the drafter's `sources`.
+      valid: (B, N) bool; an invalid node is never accepted, nor is anything below it.
+      log_q: (B, N, V) float32 log-probabilities a node was drawn from, or None for a deterministic proposal.
+    """
+
+    ids: jax.Array
+    parent: jax.Array
+    depth: jax.Array
+    source: jax.Array
+    valid: jax.Array
+    log_q: jax.Array | None = None
+
+
+class Verdict(NamedTuple):
+    """What the target made of a draft.
+
+    Attributes:
+      accepted: (B,) int32 number of draft nodes accepted, m.
+      path: (B, D + 1) int32 block nodes from the root down; entries beyond m are 0.
+      ids: (B, D + 1) int32 the m accepted ids, then the target's own next token; V there if its logits were not
+        finite. Entries beyond are undefined.
+      chosen: (B, N + 1) int32 the target's own token after every block node.
+      logits: (B, N + 1, V) float32 as the model gave them.
+    """
+
+    accepted: jax.Array
+    path: jax.Array
+    ids: jax.Array
+    chosen: jax.Array
+    logits: jax.Array
+
+
+@runtime_checkable
+class Drafter(Protocol):
+    """Proposes what comes next. Instances are frozen dataclasses: hashable, equal when their settings are.
+
+    Attributes:
+      nodes: N, the number of draft nodes of every proposal.
+      depth: D, the longest path a proposal may have.
+      sources: names of where nodes come from, for statistics.
+    """
+
+    @property
+    def nodes(self) -> int: ...
+
+    @property
+    def depth(self) -> int: ...
+
+    @property
+    def sources(self) -> tuple[str, ...]: ...
+
+    def prepare(self, language_model: Any) -> Any:
+        """Builds the arrays the drafter reads (tables, a draft model's weights), on the host, before any loop."""
+        ...
+
+    def init(self, params: Any, context: Context) -> State:
+        """State of all lanes. Leaves with a leading axis of B are per lane; others are shared by the lanes."""
+        ...
+
+    def admit(self, params: Any, state: State, context: Context, fresh: jax.Array) -> State:
+        """State after lanes `fresh` (B,) bool took a new request, whose prompt `context` holds."""
+        ...
+
+    def propose(self, params: Any, state: State, context: Context) -> tuple[Draft, State]:
+        """A draft for every lane."""
+        ...
+
+    def observe(self, params: Any, state: State, context: Context, draft: Draft, verdict: Verdict) -> State:
+        """State after verification. `context` is the one the draft was made for, and `live` the lanes verified."""
+        ...

@@ -1,0 +1,91 @@
+"""Drafts copied from the context: what followed the latest earlier occurrence of the last few tokens.
+
+Prompt lookup (Saxena, 2023) and the context half of N-Grammys (arXiv 2411.03786, section 4.2), on the device.
+
+B lanes, L tokens.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxspec.decode.types import Context, Draft
+from jaxspec.drafters.chain import chain
+from jaxspec.drafters.stateless import Stateless
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextNgram(Stateless):
+    """One row of `width` tokens, after the longest match of at most `query` tokens; of equals, the latest."""
+
+    width: int
+    query: int
+
+    is_chain = True
+
+    @property
+    def nodes(self) -> int:
+        return self.width
+
+    @property
+    def depth(self) -> int:
+        return self.width
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return ("context_ngram",)
+
+    def propose(self, params: Any, state: tuple[()], context: Context) -> tuple[Draft, tuple[()]]:
+        start, matched = longest_match(context.tokens, context.length, self.query)
+        ids = continuation(context.tokens, context.length, start, self.width)
+        return chain(ids, jnp.where(matched > 0, self.width, 0)), state
+
+
+def longest_match(tokens: jax.Array, length: jax.Array, query: int) -> tuple[jax.Array, jax.Array]:
+    """Where the end of the text last stood before.
+
+    Args:
+      tokens: (B, L) int32.
+      length: (B,) int32.
+      query: longest match considered.
+
+    Returns:
+      start (B,): position of the token that followed the occurrence which repeats most of the last `query` tokens,
+      the latest such; and how many it repeats (B,), 0 when the last token is new.
+    """
+    size = tokens.shape[1]
+    position = jnp.arange(size, dtype=jnp.int32)
+    alive = (position >= 1) & (position < length[:, None])
+    matched = jnp.zeros_like(tokens)
+    for back in range(1, query + 1):
+        wanted = jnp.take_along_axis(tokens, jnp.maximum(length - back, 0)[:, None], axis=1)
+        alive &= (position >= back) & (jnp.roll(tokens, back, axis=1) == wanted) & (length[:, None] >= back)
+        matched += alive.astype(jnp.int32)
+    score = jnp.where(matched > 0, matched * size + position, 0)
+    best = jnp.max(score, axis=1)
+    return best % size, best // size
+
+
+def continuation(tokens: jax.Array, length: jax.Array, start: jax.Array, width: int) -> jax.Array:
+    """(B, width) tokens from `start` (B,) on; past the end of the text the copied stretch repeats itself."""
+    period = jnp.maximum(length - start, 1)[:, None]
+    index = start[:, None] + jnp.arange(width, dtype=jnp.int32) % period
+    return jnp.take_along_axis(tokens, index, axis=1)
+
+
+def context_ngram(width: int = 10, query: int = 3) -> ContextNgram:
+    """Drafts by copying from the prompt and the output so far.
+
+    Args:
+      width: tokens proposed a step.
+      query: longest stretch of last tokens looked up; longer matches are preferred, then later ones.
+
+    Raises:
+      ValueError: `width` or `query` is below 1.
+    """
+    for name, value in (("width", width), ("query", query)):
+        if value < 1:
+            raise ValueError(f"{name}={value} is below 1; context_ngram needs at least one token of each")
+    return ContextNgram(width, query)

@@ -1,0 +1,236 @@
+"""`generate` and `stream`: what most users call."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from jaxspec.decode import sampling
+from jaxspec.decode.acceptance import Acceptance
+from jaxspec.decode.commit import Finish
+from jaxspec.decode.state import FROM_TARGET
+from jaxspec.decode.stop import trim_text
+from jaxspec.decode.types import Drafter
+from jaxspec.drafters.autoregressive import autoregressive
+from jaxspec.engine.job import Job, build_job
+from jaxspec.engine.request import Request, encode_prompts
+from jaxspec.engine.result import Generation, GenerationStatistics, statistics_of, total
+from jaxspec.engine.serve import Progress, serve
+from jaxspec.engine.text import TextStream
+from jaxspec.models.language_model import LanguageModel
+
+Prompt = str | Sequence[int]
+
+
+def generate(
+    lm: LanguageModel,
+    prompts: Prompt | Sequence[Prompt],
+    *,
+    drafter: Drafter | None = None,
+    max_new_tokens: int = 128,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    seed: int | Sequence[int] = 0,
+    stop: Sequence[str] = (),
+    stop_ids: Sequence[int] = (),
+    ignore_eos: bool = False,
+    banned_ids: Sequence[int] = (),
+    chat: bool = False,
+    acceptance: Acceptance | None = None,
+    lanes: int | None = None,
+    cache: int | None = None,
+    strict: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Generation:
+    """Continues every prompt; the drafter changes how soon, never what.
+
+    A request's output depends on its prompt, its seed and the settings alone: not on the drafter, on the number of
+    lanes, or on the other prompts. Transforms of the distribution apply in the order repetition penalty, bans,
+    temperature, top-k, top-p, min-p.
+
+    Args:
+      lm: from `jaxspec.load`.
+      prompts: texts, or sequences of token ids; a single one is a job of one.
+      drafter: see `jaxspec.drafters`; None decodes plainly.
+      max_new_tokens: at most so many tokens a prompt.
+      temperature: 0 takes the most probable token; otherwise tokens are drawn.
+      top_k: draw among the k most probable; 0 for all.
+      top_p: draw among the most probable whose mass reaches top_p; 1 for all.
+      min_p: draw among those at least min_p times as probable as the best; 0 for all.
+      repetition_penalty: divides positive and multiplies negative logits of ids already in the text; 1 for none.
+      seed: of the draws; one for all prompts, or one each. Equal prompts with equal seeds get equal texts.
+      stop: strings that end a text; they are not part of `texts`.
+      stop_ids: ids that end a text, besides the tokenizer's own.
+      ignore_eos: go on past end-of-sequence ids.
+      banned_ids: ids never said.
+      chat: put every text through the model's chat template, as one user turn.
+      acceptance: how drafts are judged; None chooses by temperature.
+      lanes: requests decoded at once; None chooses.
+      cache: tokens a lane may hold, prompt included; None takes what is needed.
+      strict: make ids and logits bit-equal for every chain drafter, in any dtype, at some cost in speed.
+      progress: called as `progress(finished, all)` while a long job runs.
+
+    Returns:
+      texts, ids, statistics; see `Generation`.
+
+    Raises:
+      ValueError: a setting or a prompt cannot be honoured; nothing has been compiled or run then.
+    """
+    prompts = _as_list(prompts)
+    requests = _requests(
+        lm, prompts, chat, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed
+    )
+    job = build_job(
+        lm,
+        requests,
+        autoregressive() if drafter is None else drafter,
+        acceptance=acceptance,
+        stop=stop,
+        stop_ids=stop_ids,
+        ignore_eos=ignore_eos,
+        banned_ids=banned_ids,
+        lanes=lanes,
+        cache=cache,
+        strict=strict,
+    )
+    done, prefill_seconds, decode_seconds = run(job, requests, progress)
+    return _generation(job, done, stop, prefill_seconds, decode_seconds)
+
+
+def run(
+    job: Job, requests: Sequence[Request], progress: Callable[[int, int], None] | None = None
+) -> tuple[list[Progress], float, float]:
+    """Serves `requests` to the end: one `Progress` each, then seconds of the first prefill and of the rest."""
+    wanted = [index for index, request in enumerate(requests) if request.max_new_tokens > 0]
+    width = job.shape.prefill_width
+    first = sum(-(-(len(requests[index].ids) - 1) // width) for index in wanted[: job.shape.lanes])
+    done: dict[int, Progress] = {}
+    begun = read = time.perf_counter()
+    state = job.init_state()
+    served = [requests[index] for index in wanted]
+    for slice_index, finished in enumerate(
+        serve(job.program, job.inputs, state, served, first_ticks=first, slice_ticks=256 if progress else None)
+    ):
+        if slice_index == 0:
+            read = time.perf_counter()
+        for item in finished:
+            index = wanted[item.index]
+            done[index] = item._replace(index=index)
+        if progress and finished:
+            progress(len(done), len(wanted))
+    ended = time.perf_counter()
+    nothing = Progress.nothing(job.program.drafter)
+    return (
+        [done.get(index, nothing._replace(index=index)) for index in range(len(requests))],
+        read - begun,
+        ended - read,
+    )
+
+
+def stream(lm: LanguageModel, prompt: Prompt, *, slice_ticks: int = 4, **settings) -> Iterator[str]:
+    """The text of `generate(lm, prompt, **settings)`, piece by piece, in whole characters.
+
+    Args:
+      lm: from `jaxspec.load`.
+      prompt: a text or token ids.
+      slice_ticks: target passes between pieces.
+      **settings: as `generate`, without `progress`.
+
+    Yields:
+      Pieces whose concatenation is `generate(...).texts[0]`.
+
+    Raises:
+      ValueError: as `generate`, at the call, or if the model has no tokenizer.
+    """
+    if lm.tokenizer is None:
+        raise ValueError(f"{lm.name} has no tokenizer, so there is no text to stream; use generate")
+    sampled = {
+        name: settings.pop(name, default)
+        for name, default in (
+            ("chat", False),
+            ("max_new_tokens", 128),
+            ("temperature", 0.0),
+            ("top_k", 0),
+            ("top_p", 1.0),
+            ("min_p", 0.0),
+            ("repetition_penalty", 1.0),
+            ("seed", 0),
+        )
+    }
+    drafter = settings.pop("drafter", None) or autoregressive()
+    requests = _requests(lm, _as_list(prompt), **sampled)
+    if len(requests) != 1:
+        raise ValueError(f"stream takes one prompt, not {len(requests)}; use generate for several")
+    job = build_job(lm, requests, drafter, **settings)
+    return _pieces(job, requests, settings.get("stop", ()), slice_ticks)
+
+
+def _pieces(job: Job, requests: Sequence[Request], stop: Sequence[str], slice_ticks: int) -> Iterator[str]:
+    if requests[0].max_new_tokens == 0:
+        return
+    text = TextStream(job.lm.tokenizer, stop)
+    sent = 0
+    for progress in serve(
+        job.program, job.inputs, job.init_state(), requests, slice_ticks=slice_ticks, partial=True
+    ):
+        ids = progress[0].ids
+        piece = text.push([int(i) for i in ids[sent:]])
+        sent = len(ids)
+        if piece:
+            yield piece
+    rest = text.flush()
+    if rest:
+        yield rest
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str):
+        return [prompts]
+    listed = list(prompts)
+    if listed and not isinstance(listed[0], str) and not hasattr(listed[0], "__len__"):
+        return [listed]  # one prompt, given as ids
+    return listed
+
+
+def _requests(
+    lm, prompts, chat, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed
+) -> list[Request]:
+    encoded = encode_prompts(lm, prompts, chat=chat)
+    seeds = [seed] * len(encoded) if isinstance(seed, int) else list(seed)
+    if len(seeds) != len(encoded):
+        raise ValueError(f"seed holds {len(seeds)} seeds for {len(encoded)} prompts; give one each, or a single one")
+    for value in seeds[:1] if isinstance(seed, int) else seeds:
+        sampling.validate(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            seed=value,
+        )
+    return [
+        Request(ids, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, value)
+        for ids, value in zip(encoded, seeds, strict=True)
+    ]
+
+
+def _generation(
+    job: Job, done: Sequence[Progress], stop: Sequence[str], prefill_seconds: float, decode_seconds: float
+) -> Generation:
+    names = ("target", *job.program.drafter.sources)
+    tokenizer = job.lm.tokenizer
+    ids = [[int(i) for i in item.ids] for item in done]
+    texts = [""] * len(ids) if tokenizer is None else [trim_text(tokenizer.decode(new), stop) for new in ids]
+    parts: list[GenerationStatistics] = [
+        statistics_of(item.statistics, len(item.ids), job.program.drafter.sources) for item in done
+    ]
+    return Generation(
+        texts=texts,
+        ids=ids,
+        finish=[Finish(item.finish).name.lower() for item in done],
+        sources=[[names[int(s) - FROM_TARGET] for s in item.sources] for item in done],
+        statistics=total(parts),
+        prefill_seconds=prefill_seconds,
+        decode_seconds=decode_seconds,
+    )

@@ -1,0 +1,159 @@
+"""From a user's settings to a compiled-once program, its data and its static sizes."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxspec.decode import sampling
+from jaxspec.decode.acceptance import Acceptance, Coupled, Greedy
+from jaxspec.decode.commit import StopRules
+from jaxspec.decode.loop import Inputs, Program
+from jaxspec.decode.state import LoopState
+from jaxspec.decode.stop import build_stop_table
+from jaxspec.decode.types import Drafter
+from jaxspec.drafters.padded import padded
+from jaxspec.engine.request import Request, check_room
+from jaxspec.engine.serve import UNLIMITED, Shape, init_state
+from jaxspec.models.language_model import LanguageModel
+
+STOP_IDS_BUCKET = 8
+STRICT_NODES = 15  # with the root, blocks of sixteen
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Everything `serve` needs but the requests.
+
+    Attributes:
+      program: the static part.
+      inputs: the data.
+      shape: the static sizes.
+      lm: the target.
+    """
+
+    program: Program
+    inputs: Inputs
+    shape: Shape
+    lm: LanguageModel
+
+    def init_state(self) -> LoopState:
+        """A fresh state; every `serve` consumes one."""
+        lm = self.lm
+        return init_state(
+            lm.config, np.dtype(lm.cache_dtype), self.program.drafter, self.shape, self.inputs.drafter_params
+        )
+
+
+def build_job(
+    lm: LanguageModel,
+    requests: Sequence[Request],
+    drafter: Drafter,
+    *,
+    acceptance: Acceptance | None = None,
+    stop: Sequence[str] = (),
+    stop_ids: Sequence[int] = (),
+    ignore_eos: bool = False,
+    banned_ids: Sequence[int] = (),
+    lanes: int | None = None,
+    cache: int | None = None,
+    strict: bool = False,
+    strict_nodes: int = STRICT_NODES,
+) -> Job:
+    """Checks settings, chooses static sizes and prepares the drafter.
+
+    Args:
+      lm: the target.
+      requests: what will be served.
+      drafter: see `jaxspec.drafters`.
+      acceptance: `Greedy()` or `Coupled()`; None takes the latter iff a request samples.
+      stop: strings that end a request where they first stand in its decoded text.
+      stop_ids: ids that do, besides the tokenizer's own.
+      ignore_eos: whether the tokenizer's end-of-sequence ids do not.
+      banned_ids: ids never said.
+      lanes: requests at once; None takes the power of two that serves them, at most 8.
+      cache: tokens a lane may hold; None takes what the requests need.
+      strict: decode with logits that do not depend on the drafter, to the last bit.
+      strict_nodes: draft nodes of every strict block, whatever the drafter proposes.
+
+    Raises:
+      ValueError: a setting is out of range; the message names it.
+    """
+    if lanes is not None and lanes < 1:
+        raise ValueError(f"lanes={lanes} is below 1; at least one lane must work")
+    if cache is not None and cache < 2:
+        raise ValueError(f"cache={cache} is below 2 tokens: a prompt and an answer need one each")
+    capacity = lm.config.context if cache is None else min(cache, lm.config.context)
+    what = "the model's context" if capacity == lm.config.context else "the cache"
+    check_room(requests, capacity, what)
+    needed = max((len(r.ids) + r.max_new_tokens for r in requests), default=1)
+    slots = _power_of_two(min(needed, capacity), 128) if cache is None else -(-cache // 128) * 128
+    lanes = min(_power_of_two(len(requests), 1), 8) if lanes is None else lanes
+    width = 64 if jax.default_backend() == "cpu" else 256
+    model = lm.model
+    if strict:
+        if not getattr(drafter, "is_chain", False):
+            raise ValueError(f"strict=True needs a drafter whose drafts are chains, and {drafter} proposes trees")
+        model, drafter = lm.strict_model(), padded(drafter, strict_nodes)
+    flags = sampling.flags_of(
+        temperature=[r.temperature for r in requests],
+        top_k=[r.top_k for r in requests],
+        top_p=[r.top_p for r in requests],
+        min_p=[r.min_p for r in requests],
+        repetition_penalty=[r.repetition_penalty for r in requests],
+        banned=len(banned_ids) > 0,
+    )
+    if acceptance is None:
+        acceptance = Coupled() if flags.stochastic else Greedy()
+    program = Program(model, drafter, acceptance, flags, width)
+    inputs = Inputs(
+        params=lm.params,
+        drafter_params=drafter.prepare(lm),
+        rules=_stop_rules(lm, stop, stop_ids, ignore_eos=ignore_eos),
+        banned=_banned(lm, banned_ids),
+        capacity=jax.device_put(np.int32(capacity)),
+        max_ticks=jax.device_put(UNLIMITED),
+        more=jax.device_put(np.bool_(False)),
+    )
+    return Job(program, inputs, Shape(lanes, slots, max(16, 4 * lanes), width), lm)
+
+
+def _power_of_two(value: int, least: int) -> int:
+    return max(least, 1 << max(value - 1, 0).bit_length())
+
+
+def _stop_rules(lm: LanguageModel, stop: Sequence[str], stop_ids: Sequence[int], *, ignore_eos: bool) -> StopRules:
+    if isinstance(stop, str):
+        raise ValueError(f"stop={stop!r} is one string; pass a list of strings")
+    if any(not text for text in stop):
+        raise ValueError("stop holds an empty string, which would end every text at once; remove it")
+    if stop and lm.tokenizer is None:
+        raise ValueError(f"stop strings need a tokenizer and {lm.name} has none; use stop_ids")
+    ids = list(stop_ids)
+    for value in ids:
+        if not 0 <= value < lm.config.vocabulary:
+            raise ValueError(f"stop_ids holds {value}, outside the vocabulary of {lm.config.vocabulary} ids")
+    if lm.tokenizer is not None and not ignore_eos:
+        ids += [i for i in lm.tokenizer.eos_ids if i not in ids]
+    size = -(-max(len(ids), 1) // STOP_IDS_BUCKET) * STOP_IDS_BUCKET
+    padded_ids = np.full((size,), -1, np.int32)
+    padded_ids[: len(ids)] = ids
+    table = None
+    if stop:
+        pieces: list[bytes] = list(lm.tokenizer.token_bytes())
+        pieces = (pieces + [b""] * lm.config.vocabulary)[: lm.config.vocabulary]
+        table = jax.device_put(build_stop_table(stop, pieces))
+    return StopRules(jax.device_put(padded_ids), table)
+
+
+def _banned(lm: LanguageModel, banned_ids: Sequence[int]) -> Any:
+    banned = np.zeros((lm.config.vocabulary,), bool)
+    for value in banned_ids:
+        if not 0 <= value < lm.config.vocabulary:
+            raise ValueError(f"banned_ids holds {value}, outside the vocabulary of {lm.config.vocabulary} ids")
+        banned[value] = True
+    if banned.all():
+        raise ValueError("banned_ids bans the whole vocabulary; nothing could be said")
+    return jax.device_put(banned)

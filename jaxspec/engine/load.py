@@ -1,0 +1,51 @@
+"""`load`: from a name, folder, GGUF file or hub id to a model ready to decode."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxspec.models.language_model import LanguageModel
+from jaxspec.models.transformer import cache_dtype, transformer_fn
+from jaxspec.weights.load import read_model
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def load(
+    source: str | Path,
+    *,
+    dtype: str = "auto",
+    sharding: Callable[..., Any] | None = None,
+    folder: str | Path = "checkpoints",
+) -> LanguageModel:
+    """Reads a model and its tokenizer.
+
+    Args:
+      source: a known name (`smollm2-135m`), a Hugging Face folder, a `.gguf` file, or a hub id.
+      dtype: `float32`, `bfloat16`, or `auto`: float32 on CPU, bfloat16 elsewhere.
+      sharding: from a parameter's path and shape to where it lives, `jaxspec.weights.partition(mesh)` for one;
+        None for the default device.
+      folder: where named models are kept.
+
+    Raises:
+      ValueError: unknown `dtype`, or an architecture or field that is not honoured.
+      FileNotFoundError: no such model, or one without weights or tokenizer.
+    """
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)} or auto")
+    compute = DTYPES[dtype]
+    config, params, tokenizer = read_model(source, dtype=compute, sharding=sharding, folder=folder)
+    return LanguageModel(
+        config=config,
+        model=transformer_fn(config, compute),
+        params=params,
+        tokenizer=tokenizer,
+        dtype=jnp.dtype(compute),
+        cache_dtype=cache_dtype(compute),
+        name=str(source),
+    )

@@ -1,0 +1,74 @@
+"""Requests as a user states them, checked before anything is compiled."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from jaxspec.models.language_model import LanguageModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One text to continue.
+
+    Attributes:
+      ids: prompt token ids.
+      max_new_tokens: at most so many are generated.
+      temperature, top_k, top_p, min_p, repetition_penalty, seed: see `jaxspec.generate`.
+    """
+
+    ids: tuple[int, ...]
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    seed: int
+
+
+def encode_prompts(lm: LanguageModel, prompts: Sequence[str | Sequence[int]], *, chat: bool) -> list[tuple[int, ...]]:
+    """Token ids of every prompt.
+
+    Raises:
+      ValueError: a prompt is empty, holds ids outside the vocabulary, or is text and the model has no tokenizer.
+    """
+    encoded = []
+    for index, prompt in enumerate(prompts):
+        if isinstance(prompt, str):
+            ids = _encode_text(lm, prompt, index, chat=chat)
+        else:
+            ids = tuple(int(i) for i in prompt)
+        if not ids:
+            raise ValueError(f"prompt {index} is empty; give at least one token to continue from")
+        wrong = [i for i in ids if not 0 <= i < lm.config.vocabulary]
+        if wrong:
+            raise ValueError(
+                f"prompt {index} holds id {wrong[0]}, outside the vocabulary of {lm.config.vocabulary} ids; "
+                "was it encoded with another model's tokenizer?"
+            )
+        encoded.append(ids)
+    return encoded
+
+
+def _encode_text(lm: LanguageModel, prompt: str, index: int, *, chat: bool) -> tuple[int, ...]:
+    if lm.tokenizer is None:
+        raise ValueError(f"prompt {index} is text but {lm.name} has no tokenizer; pass token ids")
+    if not prompt and not chat:
+        raise ValueError(f"prompt {index} is empty; give at least one character to continue from")
+    return tuple(lm.tokenizer.chat(prompt) if chat else lm.tokenizer.encode(prompt))
+
+
+def check_room(requests: Sequence[Request], capacity: int, what: str) -> None:
+    """Checks that every prompt leaves room for at least one token.
+
+    Raises:
+      ValueError: one does not, or asks for a negative number of tokens.
+    """
+    for index, request in enumerate(requests):
+        if request.max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens={request.max_new_tokens} is negative; use 0 for no new tokens")
+        if len(request.ids) >= capacity:
+            raise ValueError(
+                f"prompt {index} has {len(request.ids)} tokens, and {what} holds {capacity}: no room for an answer; "
+                "shorten the prompt or raise the limit"
+            )

@@ -1,0 +1,196 @@
+"""Runs a job slice by slice: the host fills the queue and collects finished rows, the device does the rest.
+
+B lanes, R request rows, L tokens a row.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxspec.decode import state as loop_state
+from jaxspec.decode.commit import Finish
+from jaxspec.decode.loop import Inputs, Program, run_slice
+from jaxspec.decode.sampling import Sampling
+from jaxspec.decode.state import FROM_PROMPT, LoopState, Requests, Status, context_of
+from jaxspec.decode.statistics import Statistics
+from jaxspec.decode.types import Drafter
+from jaxspec.engine.request import Request
+from jaxspec.models.cache import init_cache
+from jaxspec.models.config import ModelConfig
+
+UNLIMITED = np.int32(2**30)  # ticks
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The static sizes of a job.
+
+    Attributes:
+      lanes: B, requests worked on at once.
+      slots: S, cache slots a lane.
+      rows: R, requests the device holds at once.
+      prefill_width: prompt tokens a pass.
+    """
+
+    lanes: int
+    slots: int
+    rows: int
+    prefill_width: int
+
+
+class Progress(NamedTuple):
+    """One request after a slice.
+
+    Attributes:
+      index: of the request in the job.
+      ids: new token ids so far.
+      sources: who said each, see `state.Requests.source`.
+      finish: `Finish.RUNNING` while it goes on.
+      statistics: counters, every leaf without the request axis.
+    """
+
+    index: int
+    ids: np.ndarray
+    sources: np.ndarray
+    finish: Finish
+    statistics: Statistics
+
+    @staticmethod
+    def nothing(drafter: Drafter) -> "Progress":
+        """Of a request that asked for no tokens."""
+        sources = len(drafter.sources)
+        counters = Statistics(
+            np.int32(0), np.int32(0), np.zeros((sources,), int), np.zeros((sources,), int), np.zeros((1,), int)
+        )
+        return Progress(0, np.zeros((0,), np.int32), np.zeros((0,), np.int8), Finish.LENGTH, counters)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "drafter", "shape"))
+def init_state(config: ModelConfig, dtype: Any, drafter: Drafter, shape: Shape, drafter_params: Any) -> LoopState:
+    """An empty queue, idle lanes and an empty cache."""
+    tokens = shape.slots + shape.prefill_width  # a prefill pass reads whole blocks, also past a prompt's end
+    requests = loop_state.empty_requests(shape.rows, tokens, len(drafter.sources), drafter.depth)
+    state = LoopState(
+        requests=requests,
+        row=jnp.full((shape.lanes,), shape.rows, jnp.int32),
+        cache=init_cache(config, shape.lanes, shape.slots, dtype),
+        drafter=(),
+        ticks=jnp.zeros((), jnp.int32),
+        decode_ticks=jnp.zeros((), jnp.int32),
+    )
+    return state._replace(drafter=drafter.init(drafter_params, context_of(state)))
+
+
+@functools.partial(jax.jit, donate_argnames=("state",))
+def submit(state: LoopState, new: Requests, replace: jax.Array) -> LoopState:
+    """Puts the rows `replace` (R,) bool of `new` into the queue."""
+
+    def choose(old: jax.Array, fresh: jax.Array) -> jax.Array:
+        return jnp.where(replace.reshape(-1, *[1] * (old.ndim - 1)), fresh, old)
+
+    return state._replace(requests=jax.tree.map(choose, state.requests, new))
+
+
+def serve(
+    program: Program,
+    inputs: Inputs,
+    state: LoopState,
+    requests: Sequence[Request],
+    *,
+    first_ticks: int | None = None,
+    slice_ticks: int | None = None,
+    partial: bool = False,
+) -> Iterator[list[Progress]]:
+    """Works through `requests` in order of position and yields, after every slice, what finished in it.
+
+    Args:
+      program: static part.
+      inputs: data; `max_ticks` and `more` are set here.
+      state: from `init_state`; consumed.
+      requests: any number, more than rows too.
+      first_ticks: target passes of the first slice, when it is to end sooner than the others.
+      slice_ticks: target passes between looks at the device; None for as many as the work takes.
+      partial: yield running requests as well, with what they have so far.
+    """
+    rows = state.requests.status.shape[0]
+    owner = np.full((rows,), -1)  # request index of every row
+    submitted = finished = 0
+    while finished < len(requests):
+        free = np.flatnonzero(owner < 0)[: len(requests) - submitted]
+        if len(free):
+            owner[free] = np.arange(submitted, submitted + len(free))
+            submitted += len(free)
+            new, replace = _rows_of(state, requests, owner, free)
+            state = submit(state, *jax.device_put((new, replace)))
+        limit = slice_ticks if first_ticks is None else first_ticks
+        first_ticks = None
+        ticks = UNLIMITED if limit is None else np.int32(limit)
+        more, ticks = jax.device_put((np.bool_(submitted < len(requests)), ticks))
+        state = run_slice(program, inputs._replace(max_ticks=ticks, more=more), state)
+        progress = _collect(state.requests, owner, partial=partial)
+        for item in progress:
+            if item.finish != Finish.RUNNING:
+                owner[owner == item.index] = -1
+                finished += 1
+        yield progress
+
+
+def _rows_of(
+    state: LoopState, requests: Sequence[Request], owner: np.ndarray, free: np.ndarray
+) -> tuple[Requests, np.ndarray]:
+    rows, length = state.requests.tokens.shape
+    replace = np.zeros((rows,), bool)
+    replace[free] = True
+    fresh = {row: requests[owner[row]] for row in free}
+
+    def column(dtype: Any, value: Any) -> np.ndarray:
+        return np.array([value(fresh[row]) if row in fresh else 0 for row in range(rows)], dtype)
+
+    tokens = np.zeros((rows, length), np.int32)
+    for row, request in fresh.items():
+        tokens[row, : len(request.ids)] = request.ids
+    prompt_length = column(np.int32, lambda r: len(r.ids))
+    sampling = Sampling(
+        temperature=column(np.float32, lambda r: r.temperature),
+        top_k=column(np.int32, lambda r: r.top_k),
+        top_p=column(np.float32, lambda r: r.top_p),
+        min_p=column(np.float32, lambda r: r.min_p),
+        repetition_penalty=column(np.float32, lambda r: r.repetition_penalty),
+        seed=column(np.uint32, lambda r: r.seed),
+    )
+    statistics = Statistics(*(np.zeros(leaf.shape, leaf.dtype) for leaf in state.requests.statistics))
+    new = Requests(
+        tokens=tokens,
+        source=np.full((rows, length), FROM_PROMPT, np.int8),
+        prompt_length=prompt_length,
+        length=prompt_length,
+        limit=column(np.int32, lambda r: len(r.ids) + r.max_new_tokens),
+        ticket=np.where(replace, owner, 0).astype(np.int32),
+        status=np.where(replace, int(Status.WAITING), 0).astype(np.int32),
+        finish=np.zeros((rows,), np.int32),
+        stop_state=np.zeros((rows,), np.int32),
+        sampling=sampling,
+        statistics=statistics,
+    )
+    return new, replace
+
+
+def _collect(requests: Requests, owner: np.ndarray, *, partial: bool) -> list[Progress]:
+    host: Requests = jax.device_get(requests)
+    wanted = host.status == Status.DONE
+    if partial:
+        wanted |= host.status == Status.RUNNING
+    progress = []
+    for row in np.flatnonzero(wanted & (owner >= 0)):
+        span = slice(host.prompt_length[row], host.length[row])
+        counters = Statistics(*(leaf[row] for leaf in host.statistics))
+        finish = Finish(int(host.finish[row]))
+        progress.append(
+            Progress(int(owner[row]), host.tokens[row, span].copy(), host.source[row, span].copy(), finish, counters)
+        )
+    return sorted(progress, key=lambda item: item.index)
