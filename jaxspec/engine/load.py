@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.transformer import cache_dtype, transformer_fn
-from jaxspec.weights.load import read_model
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -38,6 +37,8 @@ def load(
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)} or auto")
+    from jaxspec.weights.load import read_model  # tokenizers and file formats, which bare arrays do not need
+
     compute = DTYPES[dtype]
     config, params, tokenizer = read_model(source, dtype=compute, sharding=sharding, folder=folder)
     return LanguageModel(

@@ -1,0 +1,302 @@
+"""The `jaxspec` command: pull, generate, demo.
+
+Results go to standard output, everything else to standard error. Errors are one line and exit code 2, with
+`--debug` a traceback; an interrupt is exit code 130.
+"""
+
+import contextlib
+import json
+import re
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+import jaxspec
+from jaxspec.drafters.spec import parse_drafter
+from jaxspec.engine.result import Generation, GenerationStatistics
+from jaxspec.evaluate import demo as demonstration
+from jaxspec.evaluate import demo_report
+from jaxspec.models.language_model import LanguageModel
+from jaxspec.tasks.demo_prompts import PROMPTS
+from jaxspec.tasks.prompt_file import read_prompt_file
+
+DEFAULT_MODEL = "smollm2-135m"
+DEFAULT_DRAFTER = "context_ngram:width=10"
+DIFFERENT, FAILED, INTERRUPTED = 1, 2, 130  # exit codes
+
+app = typer.Typer(
+    name="jaxspec",
+    help="Lossless speculative decoding of language models in JAX.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="A known name, a folder, a .gguf file or a hub id.")
+]
+DrafterSpec = Annotated[str, typer.Option("--drafter", "-d", help="plain, or name:key=value,key=value.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or auto: by device.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="A known name or a hub id.")], debug: Debug = False
+) -> None:
+    """Fetch a model into checkpoints/."""
+    with _status(f"pulling {name}"):
+        path = jaxspec.pull(name)
+    print(path)
+
+
+@app.command()
+def generate(
+    model: Model = DEFAULT_MODEL,
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="Text; repeatable.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help='JSON lines of {"prompt": "..."}.')] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
+    drafter: DrafterSpec = DEFAULT_DRAFTER,
+    max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens a prompt.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0 takes the most probable token.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Draw among the k most probable tokens; 0 for all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw among the most probable of this mass; 1 for all.")] = 1.0,
+    min_p: Annotated[
+        float, typer.Option(help="Draw among those of this share of the best; 0 for all.")
+    ] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 disfavours ids already said.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; repeatable.")] = None,
+    lanes: Annotated[int | None, typer.Option(help="Prompts decoded at once.", show_default="chosen")] = None,
+    cache: Annotated[int | None, typer.Option(help="Tokens a lane may hold.", show_default="chosen")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Bit-equal for all drafters, in any dtype.")
+    ] = False,
+    dtype: Dtype = "auto",
+    stream: Annotated[bool, typer.Option("--stream", help="Print text as it appears; one prompt.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    r"""Continue prompts given by --prompt, --prompts or standard input.
+
+    In --stop, \n and \t are a new line and a tab, \\ is a backslash.
+    """
+    texts = _read_prompts(prompt, prompts)
+    if stream and as_json:
+        raise ValueError("--stream prints text as it appears and --json one object at the end; choose one")
+    if stream and len(texts) != 1:
+        raise ValueError(f"--stream shows one prompt, there are {len(texts)}; leave --stream out")
+    options: dict[str, Any] = {
+        "drafter": parse_drafter(drafter),
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "stop": [_unescape(text) for text in stop or []],
+        "chat": chat,
+        "lanes": lanes,
+        "cache": cache,
+        "strict": strict,
+    }
+    with _status(f"loading {model}"):
+        lm = jaxspec.load(model, dtype=dtype)
+    if stream:
+        for piece in jaxspec.stream(lm, texts[0], **options):
+            print(piece, end="", flush=True)
+        print()
+        return
+    with _progress() as progress:
+        task = progress.add_task("decoding", total=len(texts))
+        out = jaxspec.generate(
+            lm, texts, progress=lambda done, _: progress.update(task, completed=done), **options
+        )
+    if as_json:
+        _print_json(_generation_object(lm, drafter, texts, out))
+    else:
+        _print_generation(out)
+
+
+@app.command()
+def demo(
+    model: Model = DEFAULT_MODEL,
+    drafter: DrafterSpec = DEFAULT_DRAFTER,
+    max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens a prompt.")] = 64,
+    rounds: Annotated[int, typer.Option(help="Timed runs of each prompt; medians are shown.")] = 3,
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Decode a dozen prompts plainly and with a drafter, compare the ids, show the speed.
+
+    The exit code is 1 when ids differ from plain decoding.
+    """
+    started = time.perf_counter()
+    chosen = parse_drafter(drafter)
+    with _status(f"loading {model}"):
+        lm = jaxspec.load(model, dtype=dtype)
+    screen = Console(highlight=False)
+    rows = []
+    with _progress() as progress:
+        task = progress.add_task("compiling", total=len(PROMPTS))
+        for row in demonstration.compare(
+            lm, PROMPTS, chosen, drafter, max_new_tokens=max_new_tokens, rounds=rounds
+        ):
+            rows.append(row)
+            progress.update(task, advance=1, description="decoding")
+            if not as_json:
+                progress.stop()
+                demo_report.print_row(row, screen)
+                progress.start()
+    seconds = time.perf_counter() - started
+    if as_json:
+        objects = [demo_report.row_object(row) for row in rows]
+        _print_json({"rows": objects, "model": lm.name, "seconds": seconds})
+    else:
+        demo_report.print_summary(rows, lm.name, seconds, screen)
+    if not all(row.identical for row in rows):
+        raise typer.Exit(DIFFERENT)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        return typer.main.get_command(app).main(arguments, prog_name="jaxspec", standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        else:
+            print(f"jaxspec: {_one_line(error)}", file=sys.stderr)
+        return FAILED
+
+
+def _read_prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
+    """The prompts of --prompt, of --prompts or of standard input.
+
+    Raises:
+      ValueError: there is none, or both options were given.
+    """
+    if prompts and file:
+        raise ValueError("--prompt and --prompts were both given; choose one")
+    if prompts:
+        return prompts
+    if file:
+        return read_prompt_file(file)
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ValueError(
+            "no prompt: give --prompt TEXT, --prompts FILE.jsonl, or pipe text to standard input"
+        )
+    text = sys.stdin.read().removesuffix("\n")
+    if not text:
+        raise ValueError(
+            "standard input is empty; give --prompt TEXT, --prompts FILE.jsonl, or pipe some text"
+        )
+    return [text]
+
+
+def _unescape(text: str) -> str:
+    r"""A shell argument in which \n, \t and \\ mean what they do in Python."""
+    return re.sub(r"\\([nt\\])", lambda match: {"n": "\n", "t": "\t", "\\": "\\"}[match[1]], text)
+
+
+def _statistics_object(statistics: GenerationStatistics) -> dict[str, Any]:
+    return {
+        "tokens": statistics.tokens,
+        "target_calls": statistics.target_calls,
+        "tokens_per_call": statistics.tokens_per_call,
+        "drafted": statistics.drafted,
+        "accepted": statistics.accepted,
+        "histogram": list(statistics.histogram),
+    }
+
+
+def _generation_object(
+    lm: LanguageModel, drafter: str, prompts: list[str], out: Generation
+) -> dict[str, Any]:
+    results = [
+        {"prompt": prompt, "text": text, "ids": ids, "finish": finish} | _statistics_object(statistics)
+        for prompt, text, ids, finish, statistics in zip(
+            prompts, out.texts, out.ids, out.finish, out.statistics.per_prompt, strict=True
+        )
+    ]
+    return {
+        "model": lm.name,
+        "drafter": drafter,
+        "results": results,
+        "statistics": _statistics_object(out.statistics),
+        "prefill_seconds": out.prefill_seconds,
+        "decode_seconds": out.decode_seconds,
+    }
+
+
+def _print_generation(out: Generation) -> None:
+    for index, (text, finish) in enumerate(zip(out.texts, out.finish, strict=True), start=1):
+        if len(out.texts) > 1:
+            print(f"--- prompt {index} of {len(out.texts)} ---")
+        print(text)
+        if finish == "numerical":
+            _note(f"prompt {index} ended early: the model's logits were not finite")
+    statistics = out.statistics
+    _note(
+        f"{statistics.tokens} tokens in {statistics.target_calls} calls of the model "
+        f"({statistics.tokens_per_call:.2f} a call), {statistics.accepted} of {statistics.drafted} drafted "
+        f"tokens accepted; prefill {out.prefill_seconds:.2f} s, decoding {out.decode_seconds:.2f} s"
+    )
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def _note(text: str) -> None:
+    Console(stderr=True, highlight=False).print(Text(text, style="dim"))
+
+
+def _one_line(error: Exception) -> str:
+    """An error's message; with its type where that is not a matter of what the user asked for."""
+    of_usage = hasattr(error, "format_message")
+    message = " ".join((error.format_message() if of_usage else str(error)).split())  # type: ignore[attr-defined]
+    if of_usage:
+        return f"{message} (--help shows what is allowed)"
+    if isinstance(error, ValueError | OSError) and message:
+        return message
+    return f"{type(error).__name__}: {message} (--debug shows the traceback)"
+
+
+def _status(text: str) -> contextlib.AbstractContextManager[Any]:
+    """A spinner on standard error while something takes long; silent where that is not a terminal."""
+    return Console(stderr=True).status(text)
+
+
+def _progress() -> Progress:
+    """A bar on standard error. Standard output is left alone: results may go elsewhere than the bar."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+    )

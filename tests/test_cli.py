@@ -1,0 +1,182 @@
+"""The command line on a tiny random model: what goes to which stream, exit codes, one-line errors."""
+
+import io
+import json
+import sys
+
+import pytest
+
+import jaxspec
+from jaxspec import cli
+from jaxspec.evaluate import demo
+
+PROMPTS = ["the cat sat on", "def add(a, b):", "one two three"]
+
+
+@pytest.fixture(scope="module")
+def lm(tiny_model_folder):
+    return jaxspec.load(str(tiny_model_folder), dtype="float32")
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, lm, tiny_model_folder):
+    """Runs one command in this process; gives exit code, standard output and standard error."""
+    load = jaxspec.load
+    monkeypatch.setattr(
+        jaxspec,
+        "load",
+        lambda name, **options: lm if name == str(tiny_model_folder) else load(name, **options),
+    )
+
+    def call(*arguments):
+        code = cli.main([argument.replace("MODEL", str(tiny_model_folder)) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def generate(*arguments):
+    return ("generate", "--model", "MODEL", "--max-new-tokens", "12", *arguments)
+
+
+def test_json_is_one_object_with_the_ids_of_the_library(run, lm, tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
+    code, out, _ = run(*generate("--prompts", str(file), "--json", "--drafter", "context_ngram:width=4"))
+    assert code == 0
+    assert out.endswith("}\n") and out.count("\n") == 1
+    written = json.loads(out)
+    expected = jaxspec.generate(lm, PROMPTS, max_new_tokens=12)
+    assert [result["prompt"] for result in written["results"]] == PROMPTS
+    assert [result["ids"] for result in written["results"]] == expected.ids
+    assert [result["text"] for result in written["results"]] == expected.texts
+    assert [result["finish"] for result in written["results"]] == expected.finish
+    assert written["statistics"]["tokens"] == sum(result["tokens"] for result in written["results"])
+    assert len(written["statistics"]["histogram"]) == 5
+
+
+def test_plain_text_output_of_one_prompt(run, lm):
+    code, out, err = run(*generate("--prompt", PROMPTS[0]))
+    assert code == 0
+    assert out == jaxspec.generate(lm, PROMPTS[0], max_new_tokens=12).texts[0] + "\n"
+    assert "a call" in err
+
+
+def test_several_prompts_are_told_apart(run, lm):
+    code, out, _ = run(*generate("-p", PROMPTS[0], "-p", PROMPTS[1]))
+    first, second = jaxspec.generate(lm, PROMPTS[:2], max_new_tokens=12).texts
+    assert (code, out) == (0, f"--- prompt 1 of 2 ---\n{first}\n--- prompt 2 of 2 ---\n{second}\n")
+
+
+def test_sampling_settings_arrive(run, lm):
+    settings = {
+        "temperature": 0.9,
+        "top_p": 0.9,
+        "top_k": 40,
+        "min_p": 0.01,
+        "repetition_penalty": 1.2,
+        "seed": 5,
+    }
+    options = [part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    code, out, _ = run(*generate("-p", PROMPTS[2], "--chat", "--json", *options))
+    expected = jaxspec.generate(lm, PROMPTS[2], max_new_tokens=12, chat=True, **settings)
+    assert (code, json.loads(out)["results"][0]["ids"]) == (0, expected.ids[0])
+
+
+def test_stop_strings_and_their_escapes(run, lm):
+    text = jaxspec.generate(lm, PROMPTS[0], max_new_tokens=12).texts[0]
+    code, out, _ = run(*generate("-p", PROMPTS[0], "--json", "--stop", text[3], "--stop", r"\n\n"))
+    result = json.loads(out)["results"][0]
+    assert (code, result["text"], result["finish"]) == (0, text[: text.index(text[3])], "stop")
+    assert cli._unescape(r"a\nb\tc\\n") == "a\nb\tc\\n"
+
+
+def test_streaming_prints_the_same_text(run, lm):
+    code, out, _ = run(*generate("-p", PROMPTS[1], "--stream"))
+    assert (code, out) == (0, jaxspec.generate(lm, PROMPTS[1], max_new_tokens=12).texts[0] + "\n")
+
+
+def test_standard_input_is_one_prompt(run, lm, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(PROMPTS[1] + "\n"))
+    code, out, _ = run(*generate("--json"))
+    assert (code, json.loads(out)["results"][0]["prompt"]) == (0, PROMPTS[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("generate", "--model", "no-such-model", "-p", "a"), "no-such-model"),
+        (("pull", "no-such-model"), "no-such-model"),
+        (generate(), "standard input is empty"),
+        (generate("-p", ""), "empty"),
+        (generate("-p", "a", "--prompts", "b.jsonl"), "choose one"),
+        (generate("--prompts", "missing.jsonl"), "missing.jsonl"),
+        (generate("-p", "a", "--drafter", "unheard_of"), "unknown drafter 'unheard_of'"),
+        (generate("-p", "a", "--drafter", "context_ngram:width=0"), "width=0"),
+        (generate("-p", "a", "--temperature=-1"), "temperature=-1"),
+        (generate("-p", "a", "--max-new-tokens=-1"), "max_new_tokens=-1"),
+        (generate("-p", "a", "--top-p", "0"), "top_p=0"),
+        (generate("-p", "a", "--stop", ""), "empty string"),
+        (generate("-p", "a", "--lanes", "0"), "lanes=0"),
+        (generate("-p", "a " * 3000), "tokens"),
+        (generate("-p", "a", "--stream", "--json"), "choose one"),
+        (generate("-p", "a", "-p", "b", "--stream"), "one prompt"),
+        (generate("-p", "a", "--max-new-tokens", "many"), "many"),
+        (generate("-p", "a", "--wide"), "--wide"),
+        (("launch",), "launch"),
+        (("demo", "--model", "MODEL", "--rounds", "0"), "rounds=0"),
+    ],
+)
+def test_errors_are_one_line(run, monkeypatch, arguments, message):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    code, out, err = run(*arguments)
+    assert (code, out) == (cli.FAILED, "")
+    assert err.startswith("jaxspec: ") and err.count("\n") == 1
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(run):
+    code, out, err = run(*generate("-p", "a", "--drafter", "unheard_of", "--debug"))
+    assert (code, out) == (cli.FAILED, "")
+    assert "Traceback" in err
+
+
+def test_interrupt(run, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jaxspec, "generate", interrupted)
+    code, out, _ = run(*generate("-p", "a"))
+    assert (code, out) == (cli.INTERRUPTED, "")
+
+
+def test_no_arguments_show_help(run):
+    code, out, _ = run()
+    assert code == 0
+    assert all(command in out for command in ("pull", "generate", "demo"))
+
+
+def test_demo_json(run):
+    code, out, _ = run("demo", "--model", "MODEL", "--max-new-tokens", "8", "--rounds", "1", "--json")
+    assert code == 0
+    assert out.count("\n") == 1
+    written = json.loads(out)
+    assert set(written) == {"rows", "model", "seconds"}
+    assert len(written["rows"]) == 12
+    for row in written["rows"]:
+        assert set(row) == {"prompt", "drafter", "tokens", "tokens_per_call", "speed_ratio", "identical"}
+        assert row["identical"] is True
+        assert row["tokens"] >= 1 and row["tokens_per_call"] >= 1 and row["speed_ratio"] > 0
+
+
+def test_demo_fails_when_ids_differ(run, monkeypatch):
+    rows = [
+        demo.Row("chat", "title", "prompt", "ngram", "text", 8, 2.0, 1.5, identical)
+        for identical in (True, False)
+    ]
+    monkeypatch.setattr(demo, "compare", lambda *arguments, **options: iter(rows))
+    code, out, _ = run("demo", "--model", "MODEL")
+    assert code == cli.DIFFERENT
+    assert "identical to plain decoding: NO" in out

@@ -1,0 +1,33 @@
+"""Every notebook runs from top to bottom, on a tiny random model."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_tidy(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert len(notebook.cells) <= 20
+    assert "colab.research.google.com" in notebook.cells[0].source
+    assert path.stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("default::DeprecationWarning")
+def test_notebook_runs(path, tiny_model_folder, monkeypatch):
+    monkeypatch.setenv("JAXSPEC_NOTEBOOK_MODEL", str(tiny_model_folder))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+    ).execute()
+    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    assert "a call" in printed
+    kinds = {output.output_type for cell in notebook.cells for output in cell.get("outputs", [])}
+    assert "display_data" in kinds
