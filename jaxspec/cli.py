@@ -289,14 +289,16 @@ def _status(text: str) -> contextlib.AbstractContextManager[Any]:
 
 
 def _progress() -> Progress:
-    """A bar on standard error. Standard output is left alone: results may go elsewhere than the bar."""
+    """A bar on standard error, where that is a terminal. Standard output is left alone: it may be a file."""
+    console = Console(stderr=True)
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=console,
+        disable=not console.is_terminal,
         transient=True,
         redirect_stdout=False,
     )

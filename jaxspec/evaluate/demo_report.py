@@ -20,14 +20,14 @@ def row_object(row: Row) -> dict[str, Any]:
 def print_row(row: Row, screen: Console) -> None:
     """The text of one prompt and what it cost."""
     screen.rule(Text(f"{row.kind}: {row.title}"), align="left")
-    screen.print(Text(row.text.strip()))
+    screen.print(Text(row.text.strip()), soft_wrap=True)
     facts = (
         f"{row.tokens} tokens",
         f"{row.tokens_per_call:.2f} tokens per call",
         f"speed ratio {row.speed_ratio:.2f}",
         f"identical to plain decoding: {_yes(row.identical)}",
     )
-    screen.print(Text(", ".join(facts), style="bold"), end="\n\n")
+    screen.print(Text(", ".join(facts), style="bold"), soft_wrap=True, end="\n\n")
 
 
 def print_summary(rows: Sequence[Row], model: str, seconds: float, screen: Console) -> None:
@@ -47,9 +47,8 @@ def print_summary(rows: Sequence[Row], model: str, seconds: float, screen: Conso
             end_section=line is lines[-2],
         )
     screen.print(table)
-    screen.print(
-        f"speed ratio: time of plain decoding over time with the drafter; all in {seconds:.0f} s", style="dim"
-    )
+    note = f"speed ratio: time of plain decoding over time with the drafter; all in {seconds:.0f} s"
+    screen.print(note, style="dim", soft_wrap=True)
 
 
 def _yes(value: bool) -> str:

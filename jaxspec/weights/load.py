@@ -1,0 +1,77 @@
+"""From a name, folder, GGUF file or hub id to config, parameters and tokenizer."""
+
+import json
+from pathlib import Path
+
+import jax
+
+from jaxspec.models.config import ModelConfig
+from jaxspec.models.from_gguf import config_from_gguf
+from jaxspec.models.from_huggingface import config_from_huggingface
+from jaxspec.models.model_fn import Params
+from jaxspec.weights.gguf import ROPE_FACTORS, GGUFFile, GGUFSource
+from jaxspec.weights.orbax import CONFIG_FILE, restore_params
+from jaxspec.weights.parameters import Sharding, assemble
+from jaxspec.weights.pull import pull
+from jaxspec.weights.safetensors import SafetensorsFolder
+from jaxspec.weights.tokenizer import FILES, Tokenizer, tokenizer_from_folder, tokenizer_from_gguf
+
+
+def read_model(
+    source: str | Path,
+    *,
+    dtype: jax.typing.DTypeLike,
+    sharding: Sharding | None = None,
+    folder: str | Path = "checkpoints",
+) -> tuple[ModelConfig, Params, Tokenizer | None]:
+    """Reads a model.
+
+    Args:
+      source: an existing folder (Hugging Face layout, or one of `save_params`) or `.gguf` file; or a name for
+        `pull`.
+      dtype: of the parameters.
+      sharding: from a parameter's path and shape to where it goes.
+      folder: where pulled models are kept.
+
+    Raises:
+      FileNotFoundError: the source does not exist, or lacks a file.
+      ValueError: its description or its weights are not honoured.
+      ConnectionError: it would have to be fetched and cannot be.
+    """
+    path = Path(source)
+    if not path.exists():
+        if path.suffix == ".gguf" or path.is_absolute() or str(source).startswith("."):
+            raise FileNotFoundError(f"{source} does not exist")
+        path = pull(str(source), folder)
+    if path.is_file():
+        return _read_gguf(path, dtype, sharding)
+    if (path / CONFIG_FILE).exists():
+        config, params = restore_params(path, dtype=dtype, sharding=sharding)
+        tokenizer = tokenizer_from_folder(path) if (path / FILES[0]).exists() else None
+        return config, params, tokenizer
+    return _read_folder(path, dtype, sharding)
+
+
+def _read_gguf(
+    path: Path, dtype: jax.typing.DTypeLike, sharding: Sharding | None
+) -> tuple[ModelConfig, Params, Tokenizer]:
+    file = GGUFFile(path)
+    factors = file.read(ROPE_FACTORS).tolist() if ROPE_FACTORS in file.tensors else None
+    config = config_from_gguf(file.metadata, file.tensors.keys(), factors)
+    tokenizer = tokenizer_from_gguf(file.metadata)
+    return config, assemble(GGUFSource(file, config), config, dtype=dtype, sharding=sharding), tokenizer
+
+
+def _read_folder(
+    path: Path, dtype: jax.typing.DTypeLike, sharding: Sharding | None
+) -> tuple[ModelConfig, Params, Tokenizer]:
+    described = path / "config.json"
+    if not described.exists():
+        raise FileNotFoundError(f"{path} has no config.json; it is not a Hugging Face model folder")
+    try:
+        published = json.loads(described.read_text())
+    except ValueError:
+        raise ValueError(f"{described} is not JSON; fetch it again") from None
+    config = config_from_huggingface(published)
+    tokenizer = tokenizer_from_folder(path)
+    return config, assemble(SafetensorsFolder(path), config, dtype=dtype, sharding=sharding), tokenizer

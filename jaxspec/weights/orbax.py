@@ -1,0 +1,71 @@
+"""Our own checkpoints: an Orbax tree of parameters with the config beside it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from jaxspec.models.config import ModelConfig, RopeScaling
+from jaxspec.models.model_fn import Params
+from jaxspec.weights.parameters import Sharding, entries, parameter_shapes
+
+CONFIG_FILE = "jaxspec.json"
+PARAMS_FOLDER = "params"
+
+
+def save_params(folder: str | Path, config: ModelConfig, params: Params) -> None:
+    """Writes a model into a new folder.
+
+    Raises:
+      FileExistsError: the folder already holds a checkpoint.
+    """
+    folder = Path(folder).resolve()
+    if (folder / CONFIG_FILE).exists():
+        raise FileExistsError(f"{folder} already holds a checkpoint; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    ocp.save(folder / PARAMS_FOLDER, params)
+    (folder / CONFIG_FILE).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+
+
+def restore_params(
+    folder: str | Path, *, dtype: jax.typing.DTypeLike, sharding: Sharding | None = None
+) -> tuple[ModelConfig, Params]:
+    """Reads what `save_params` wrote, each parameter straight onto its sharding.
+
+    Raises:
+      FileNotFoundError: the folder holds no checkpoint.
+      ValueError: its config has fields this version does not know.
+    """
+    folder = Path(folder).resolve()
+    if not (folder / CONFIG_FILE).exists():
+        raise FileNotFoundError(f"{folder} holds no checkpoint: {CONFIG_FILE} is missing")
+    config = config_from_dict(json.loads((folder / CONFIG_FILE).read_text()))
+    abstract = parameter_shapes(config, dtype)
+    for entry in entries(config):
+        node = abstract
+        for part in entry.path[:-1]:
+            node = node[part]
+        where = (
+            jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            if sharding is None
+            else sharding(entry.path, entry.shape)
+        )
+        node[entry.path[-1]] = jax.ShapeDtypeStruct(entry.shape, dtype, sharding=where)
+    return config, ocp.load(folder / PARAMS_FOLDER, abstract)
+
+
+def config_from_dict(fields: dict) -> ModelConfig:
+    """The config that `dataclasses.asdict` made `fields` of."""
+    unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(ModelConfig)})
+    if unknown:
+        raise ValueError(f"{CONFIG_FILE} has fields this version does not know: {', '.join(unknown)}")
+    scaling = fields.get("rope_scaling")
+    return ModelConfig(
+        **{
+            **fields,
+            "sliding": tuple(fields.get("sliding", ())),
+            "rope_scaling": None if scaling is None else RopeScaling(**scaling),
+        }
+    )
