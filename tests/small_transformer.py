@@ -12,7 +12,19 @@ from jaxspec.models.model_fn import chain_block
 from jaxspec.models.transformer import cache_dtype, transformer_fn
 
 CONFIG = ModelConfig(
-    "gemma3", 17, 16, 24, 2, 4, 2, 8, context=512, query_key_norm=True, window=20, sliding=(True, False), tied=True
+    "gemma3",
+    17,
+    16,
+    24,
+    2,
+    4,
+    2,
+    8,
+    context=512,
+    query_key_norm=True,
+    window=20,
+    sliding=(True, False),
+    tied=True,
 )
 
 

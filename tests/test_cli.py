@@ -86,9 +86,10 @@ def test_sampling_settings_arrive(run, lm):
 
 def test_stop_strings_and_their_escapes(run, lm):
     text = jaxspec.generate(lm, PROMPTS[0], max_new_tokens=12).texts[0]
-    code, out, _ = run(*generate("-p", PROMPTS[0], "--json", "--stop", text[3], "--stop", r"\n\n"))
+    letter = next(character for character in text[1:] if character.isascii() and character.isprintable())
+    code, out, _ = run(*generate("-p", PROMPTS[0], "--json", "--stop", letter, "--stop", r"\n\n"))
     result = json.loads(out)["results"][0]
-    assert (code, result["text"], result["finish"]) == (0, text[: text.index(text[3])], "stop")
+    assert (code, result["text"], result["finish"]) == (0, text[: text.index(letter)], "stop")
     assert cli._unescape(r"a\nb\tc\\n") == "a\nb\tc\\n"
 
 
@@ -122,7 +123,7 @@ def test_standard_input_is_one_prompt(run, lm, monkeypatch):
         (generate("-p", "a " * 3000), "tokens"),
         (generate("-p", "a", "--stream", "--json"), "choose one"),
         (generate("-p", "a", "-p", "b", "--stream"), "one prompt"),
-        (generate("-p", "a", "--max-new-tokens", "many"), "many"),
+        (generate("-p", "a", "--max-new-tokens", "many"), "--max-new-tokens"),
         (generate("-p", "a", "--wide"), "--wide"),
         (("launch",), "launch"),
         (("demo", "--model", "MODEL", "--rounds", "0"), "rounds=0"),

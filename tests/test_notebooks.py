@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import jax
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -23,6 +25,9 @@ def test_notebook_is_tidy(path):
 def test_notebook_runs(path, tiny_model_folder, monkeypatch):
     monkeypatch.setenv("JAXSPEC_NOTEBOOK_MODEL", str(tiny_model_folder))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # so that jaxspec is there and the notebook installs nothing
+    monkeypatch.delenv("MPLBACKEND")  # plots go into the notebook
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
