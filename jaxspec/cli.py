@@ -36,7 +36,7 @@ from jaxspec.tasks.demo_prompts import PROMPTS
 from jaxspec.tasks.prompt_file import read_prompt_file
 
 DEFAULT_MODEL = "smollm2-135m"
-DEFAULT_DRAFTER = "context_ngram:width=10"
+DEFAULT_DRAFTER = "context_ngram:width=7"  # with the last token, blocks of eight
 DIFFERENT, FAILED, INTERRUPTED = 1, 2, 130  # exit codes
 
 app = typer.Typer(
@@ -260,7 +260,7 @@ def _print_generation(out: Generation) -> None:
     _note(
         f"{statistics.tokens} tokens in {statistics.target_calls} calls of the model "
         f"({statistics.tokens_per_call:.2f} a call), {statistics.accepted} of {statistics.drafted} drafted "
-        f"tokens accepted; prefill {out.prefill_seconds:.2f} s, decoding {out.decode_seconds:.2f} s"
+        f"accepted; compilation and prefill {out.prefill_seconds:.2f} s, decoding {out.decode_seconds:.2f} s"
     )
 
 
@@ -269,7 +269,7 @@ def _print_json(value: dict[str, Any]) -> None:
 
 
 def _note(text: str) -> None:
-    Console(stderr=True, highlight=False).print(Text(text, style="dim"))
+    Console(stderr=True, highlight=False).print(Text(text, style="dim"), soft_wrap=True)
 
 
 def _one_line(error: Exception) -> str:

@@ -40,68 +40,85 @@ def generate(*arguments):
     return ("generate", "--model", "MODEL", "--max-new-tokens", "12", *arguments)
 
 
-def test_json_is_one_object_with_the_ids_of_the_library(run, lm, tmp_path):
+@pytest.fixture(scope="module")
+def plain(lm):
+    """What the library makes of the prompts, plainly. One lane here and below: one compiled program for all tests."""
+    return jaxspec.generate(lm, PROMPTS, max_new_tokens=12, lanes=1)
+
+
+def test_json_is_one_object_with_the_ids_of_the_library(run, plain, tmp_path):
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
-    code, out, _ = run(*generate("--prompts", str(file), "--json", "--drafter", "context_ngram:width=4"))
+    code, out, _ = run(*generate("--prompts", str(file), "--json", "--lanes", "1"))
     assert code == 0
     assert out.endswith("}\n") and out.count("\n") == 1
     written = json.loads(out)
-    expected = jaxspec.generate(lm, PROMPTS, max_new_tokens=12)
     assert [result["prompt"] for result in written["results"]] == PROMPTS
-    assert [result["ids"] for result in written["results"]] == expected.ids
-    assert [result["text"] for result in written["results"]] == expected.texts
-    assert [result["finish"] for result in written["results"]] == expected.finish
+    assert [result["ids"] for result in written["results"]] == plain.ids
+    assert [result["text"] for result in written["results"]] == plain.texts
+    assert [result["finish"] for result in written["results"]] == plain.finish
+    assert written["drafter"] == cli.DEFAULT_DRAFTER
     assert written["statistics"]["tokens"] == sum(result["tokens"] for result in written["results"])
-    assert len(written["statistics"]["histogram"]) == 5
+    assert written["statistics"]["drafted"] > 0
 
 
-def test_plain_text_output_of_one_prompt(run, lm):
+def test_text_of_one_prompt(run, plain):
     code, out, err = run(*generate("--prompt", PROMPTS[0]))
-    assert code == 0
-    assert out == jaxspec.generate(lm, PROMPTS[0], max_new_tokens=12).texts[0] + "\n"
+    assert (code, out) == (0, plain.texts[0] + "\n")
     assert "a call" in err
 
 
-def test_several_prompts_are_told_apart(run, lm):
-    code, out, _ = run(*generate("-p", PROMPTS[0], "-p", PROMPTS[1]))
-    first, second = jaxspec.generate(lm, PROMPTS[:2], max_new_tokens=12).texts
+def test_several_prompts_are_told_apart(run, plain):
+    code, out, _ = run(*generate("-p", PROMPTS[0], "-p", PROMPTS[1], "--lanes", "1"))
+    first, second, _ = plain.texts
     assert (code, out) == (0, f"--- prompt 1 of 2 ---\n{first}\n--- prompt 2 of 2 ---\n{second}\n")
 
 
-def test_sampling_settings_arrive(run, lm):
-    settings = {
+def test_every_setting_arrives(run, plain, monkeypatch):
+    received = {}
+
+    def record(lm, prompts, **settings):
+        received.update(settings, prompts=prompts)
+        return plain
+
+    monkeypatch.setattr(jaxspec, "generate", record)
+    numbers = {
+        "max_new_tokens": 7,
         "temperature": 0.9,
-        "top_p": 0.9,
+        "top_p": 0.8,
         "top_k": 40,
         "min_p": 0.01,
         "repetition_penalty": 1.2,
         "seed": 5,
+        "lanes": 3,
+        "cache": 256,
     }
-    options = [part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
-    code, out, _ = run(*generate("-p", PROMPTS[2], "--chat", "--json", *options))
-    expected = jaxspec.generate(lm, PROMPTS[2], max_new_tokens=12, chat=True, **settings)
-    assert (code, json.loads(out)["results"][0]["ids"]) == (0, expected.ids[0])
+    options = [part for key, value in numbers.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    stops = ("--stop", "end", "--stop", r"\n\n", "--stop", r"\\n")
+    drafter = ("--drafter", "context_ngram:width=3,query=2")
+    code, _, _ = run(
+        "generate", "--model", "MODEL", "-p", "a", "--chat", "--strict", *options, *stops, *drafter
+    )
+    assert code == 0
+    del received["progress"]
+    assert received == numbers | {
+        "prompts": ["a"],
+        "chat": True,
+        "strict": True,
+        "stop": ["end", "\n\n", r"\n"],
+        "drafter": jaxspec.drafters.context_ngram(width=3, query=2),
+    }
 
 
-def test_stop_strings_and_their_escapes(run, lm):
-    text = jaxspec.generate(lm, PROMPTS[0], max_new_tokens=12).texts[0]
-    letter = next(character for character in text[1:] if character.isascii() and character.isprintable())
-    code, out, _ = run(*generate("-p", PROMPTS[0], "--json", "--stop", letter, "--stop", r"\n\n"))
-    result = json.loads(out)["results"][0]
-    assert (code, result["text"], result["finish"]) == (0, text[: text.index(letter)], "stop")
-    assert cli._unescape(r"a\nb\tc\\n") == "a\nb\tc\\n"
-
-
-def test_streaming_prints_the_same_text(run, lm):
+def test_streaming_prints_the_same_text(run, plain):
     code, out, _ = run(*generate("-p", PROMPTS[1], "--stream"))
-    assert (code, out) == (0, jaxspec.generate(lm, PROMPTS[1], max_new_tokens=12).texts[0] + "\n")
+    assert (code, out) == (0, plain.texts[1] + "\n")
 
 
-def test_standard_input_is_one_prompt(run, lm, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO(PROMPTS[1] + "\n"))
-    code, out, _ = run(*generate("--json"))
-    assert (code, json.loads(out)["results"][0]["prompt"]) == (0, PROMPTS[1])
+def test_standard_input_is_one_prompt(run, plain, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(PROMPTS[2] + "\n"))
+    code, out, _ = run(*generate())
+    assert (code, out) == (0, plain.texts[2] + "\n")
 
 
 @pytest.mark.parametrize(

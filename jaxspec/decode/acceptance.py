@@ -34,8 +34,9 @@ class Acceptance(Protocol):
         settings: Sampling,
         flags: SamplingFlags,
         banned: jax.Array,
+        top: int,
     ) -> Verdict:
-        """Verdict on `tree`, given raw `logits` (B, M, V) and per-lane `settings`."""
+        """Verdict on `tree`, given raw `logits` (B, M, V) and per-lane `settings`, with the `top` best tokens."""
         ...
 
 
@@ -45,10 +46,10 @@ class Greedy:
 
     stochastic = False
 
-    def accept(self, logits, tree, depth, context, settings, flags, banned) -> Verdict:
+    def accept(self, logits, tree, depth, context, settings, flags, banned, top) -> Verdict:
         processed = _processed(logits, tree, context, settings, flags, banned)
         chosen, _ = sampling.argmax(processed)
-        return _verdict(logits, tree, depth, chosen)
+        return _verdict(logits, tree, depth, chosen, top)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +58,13 @@ class Coupled:
 
     stochastic = True
 
-    def accept(self, logits, tree, depth, context, settings, flags, banned) -> Verdict:
+    def accept(self, logits, tree, depth, context, settings, flags, banned, top) -> Verdict:
         processed = _processed(logits, tree, context, settings, flags, banned)
         # The noise belongs to the position of the token drawn, so nodes of equal depth share it.
         position = context.length[:, None] + jnp.arange(depth + 1, dtype=jnp.int32)
         noise = sampling.gumbel(settings.seed, position, logits.shape[-1])  # (B, D + 1, V)
         noise = jnp.take_along_axis(noise, tree.depth[:, :, None], axis=1)
-        return _verdict(logits, tree, depth, sampling.draw(processed, settings, noise))
+        return _verdict(logits, tree, depth, sampling.draw(processed, settings, noise), top)
 
 
 def _processed(logits, tree: Tree, context: Context, settings, flags: SamplingFlags, banned) -> jax.Array:
@@ -73,11 +74,11 @@ def _processed(logits, tree: Tree, context: Context, settings, flags: SamplingFl
     return sampling.process(logits, settings, flags, seen=seen, banned=banned if flags.bans else None)
 
 
-def _verdict(logits: jax.Array, tree: Tree, depth: int, chosen: jax.Array) -> Verdict:
+def _verdict(logits: jax.Array, tree: Tree, depth: int, chosen: jax.Array, top: int) -> Verdict:
     accepted, path = longest_accepted(tree, chosen, depth)
     below = jnp.roll(path, -1, axis=1)  # the node that follows on the path
     drafted = jnp.take_along_axis(tree.ids, below, axis=1)
     own = jnp.take_along_axis(chosen, path, axis=1)
     step = jnp.arange(depth + 1, dtype=jnp.int32)
     ids = jnp.where(step < accepted[:, None], drafted, own)
-    return Verdict(accepted, path, ids, chosen, logits)
+    return Verdict(accepted, path, ids, chosen, sampling.top_ids(logits, top))

@@ -141,7 +141,7 @@ def decode_tick(program: Program, inputs: Inputs, state: LoopState) -> LoopState
     tree = tree_of(context.root, draft, drafter.depth)
     output = verify(program, inputs, state, tree)
     verdict = program.acceptance.accept(
-        output.logits, tree, drafter.depth, context, sampling_of(state), program.flags, inputs.banned
+        output.logits, tree, drafter.depth, context, sampling_of(state), program.flags, inputs.banned, drafter.top
     )
     requests = state.requests
     row = jnp.minimum(state.row, requests.length.shape[0] - 1)

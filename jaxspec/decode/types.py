@@ -44,6 +44,8 @@ class Draft(NamedTuple):
       depth: (B, N) int32, 1 below the root, at most the drafter's `depth`.
       source: (B, N) int32 index into the drafter's `sources`.
       valid: (B, N) bool; an invalid node is never accepted, nor is anything below it.
+      evidence: (B, N) int32 how good a proposal its source thinks the node is, as a small class: a rank, or the
+        length of a match. `mix` learns how often each class is right; nothing else reads it.
       log_q: (B, N, V) float32 log-probabilities a node was drawn from, or None for a deterministic proposal.
     """
 
@@ -52,6 +54,7 @@ class Draft(NamedTuple):
     depth: jax.Array
     source: jax.Array
     valid: jax.Array
+    evidence: jax.Array
     log_q: jax.Array | None = None
 
 
@@ -64,14 +67,15 @@ class Verdict(NamedTuple):
       ids: (B, D + 1) int32 the m accepted ids, then the target's own next token; V there if its logits were not
         finite. Entries beyond are undefined.
       chosen: (B, N + 1) int32 the target's own token after every block node.
-      logits: (B, N + 1, V) float32 as the model gave them.
+      top: (B, N + 1, R) int32 the target's R most probable tokens after every block node, R being the drafter's
+        `top`, whether or not the node was accepted.
     """
 
     accepted: jax.Array
     path: jax.Array
     ids: jax.Array
     chosen: jax.Array
-    logits: jax.Array
+    top: jax.Array
 
 
 @runtime_checkable
@@ -82,6 +86,8 @@ class Drafter(Protocol):
       nodes: N, the number of draft nodes of every proposal.
       depth: D, the longest path a proposal may have.
       sources: names of where nodes come from, for statistics.
+      top: R, how many of the target's most probable tokens `observe` wants to see for every node; 0 for none.
+      is_chain: whether every draft is a single row, so that a node's depth is its place in the block.
     """
 
     @property
@@ -92,6 +98,12 @@ class Drafter(Protocol):
 
     @property
     def sources(self) -> tuple[str, ...]: ...
+
+    @property
+    def top(self) -> int: ...
+
+    @property
+    def is_chain(self) -> bool: ...
 
     def prepare(self, language_model: Any) -> Any:
         """Builds the arrays the drafter reads (tables, a draft model's weights), on the host, before any loop."""

@@ -16,4 +16,5 @@ def chain(ids: jax.Array, length: jax.Array, source: int = 0) -> Draft:
         depth=index + 1,
         source=jnp.full((lanes, nodes), source, jnp.int32),
         valid=index < length[:, None],
+        evidence=jnp.zeros((lanes, nodes), jnp.int32),
     )

@@ -25,8 +25,12 @@ class Padded:
         return self.drafter.sources
 
     @property
+    def top(self) -> int:
+        return self.drafter.top
+
+    @property
     def is_chain(self) -> bool:
-        return getattr(self.drafter, "is_chain", False)
+        return self.drafter.is_chain
 
     def prepare(self, language_model: Any) -> Any:
         return self.drafter.prepare(language_model)
@@ -55,6 +59,7 @@ class Padded:
             extend(draft.depth, depth),
             extend(draft.source, nothing),
             extend(draft.valid, nothing.astype(bool)),
+            extend(draft.evidence, nothing),
         )
         return padded, state
 

@@ -10,6 +10,9 @@ from jaxspec.decode.types import Context, Draft, Verdict
 class Stateless:
     """Base of drafters that propose from the context alone."""
 
+    top = 0
+    is_chain = False
+
     def prepare(self, language_model: Any) -> tuple[()]:
         return ()
 

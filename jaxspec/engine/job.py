@@ -94,7 +94,7 @@ def build_job(
     width = 64 if jax.default_backend() == "cpu" else 256
     model = lm.model
     if strict:
-        if not getattr(drafter, "is_chain", False):
+        if not drafter.is_chain:
             raise ValueError(f"strict=True needs a drafter whose drafts are chains, and {drafter} proposes trees")
         model, drafter = lm.strict_model(), padded(drafter, strict_nodes)
     flags = sampling.flags_of(

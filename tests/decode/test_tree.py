@@ -23,6 +23,7 @@ def random_draft(seed: int, lanes: int, nodes: int, vocabulary: int = 3) -> Draf
         depth=jnp.asarray(depth, jnp.int32),
         source=jnp.zeros((lanes, nodes), jnp.int32),
         valid=jnp.asarray(rng.random((lanes, nodes)) < 0.9),
+        evidence=jnp.zeros((lanes, nodes), jnp.int32),
     )
 
 

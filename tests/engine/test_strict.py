@@ -63,14 +63,14 @@ def test_strict_logits_are_bit_equal(dtype: str) -> None:
             seen = []
 
             class Spy(Greedy):
-                def accept(self, *arguments):
-                    verdict = super().accept(*arguments)
-                    seen.append(verdict)
+                def accept(self, logits, *rest):
+                    verdict = super().accept(logits, *rest)
+                    seen.append((logits[0], verdict.path[0], verdict.accepted[0]))
                     return verdict
 
             program = dataclasses.replace(job.program, acceptance=Spy())
             after = decode_tick(program, job.inputs, state)
-            return after, seen[0].logits[0], seen[0].path[0], seen[0].accepted[0]
+            return after, *seen[0]
 
         found: dict[int, np.ndarray] = {}
         while int(state.requests.status[0]) != 3:
