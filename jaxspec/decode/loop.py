@@ -18,10 +18,10 @@ from jaxspec.decode.acceptance import Acceptance
 from jaxspec.decode.commit import Commit, Finish, StopRules, resolve
 from jaxspec.decode.sampling import SamplingFlags
 from jaxspec.decode.state import FROM_TARGET, LoopState, Requests, Status, context_of, sampling_of
-from jaxspec.decode.tree import Tree, tree_of
+from jaxspec.decode.tree import tree_of
 from jaxspec.decode.types import Context, Draft, Drafter, Verdict
 from jaxspec.models import cache as kv_cache
-from jaxspec.models.model_fn import Block, BlockOutput, ModelFn, Params, chain_block
+from jaxspec.models.model_fn import Block, ModelFn, Params, chain_block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Inputs(NamedTuple):
       rules: when requests end.
       banned: (V,) bool ids never said.
       capacity: () int32 total length the buffers and the model allow.
+      step_seconds: (number of widths,) float32 what a block of each of the drafter's widths takes.
       max_ticks: () int32 length of the slice.
       more: () bool whether the host holds further requests.
     """
@@ -61,6 +62,7 @@ class Inputs(NamedTuple):
     rules: StopRules
     banned: jax.Array
     capacity: jax.Array
+    step_seconds: jax.Array
     max_ticks: jax.Array
     more: jax.Array
 
@@ -138,37 +140,82 @@ def decode_tick(program: Program, inputs: Inputs, state: LoopState) -> LoopState
     drafter = program.drafter
     context = context_of(state)
     draft, drafter_state = drafter.propose(inputs.drafter_params, state.drafter, context)
-    tree = tree_of(context.root, draft, drafter.depth)
-    output = verify(program, inputs, state, tree)
-    verdict = program.acceptance.accept(
-        output.logits, tree, drafter.depth, context, sampling_of(state), program.flags, inputs.banned, drafter.top
-    )
+    verify = [functools.partial(verify_and_accept, program, inputs, state, context, draft, n) for n in drafter.widths]
+    if len(verify) == 1:
+        verified = verify[0]()
+    else:
+        choice = choose_width(draft, context, drafter.widths, inputs.step_seconds)
+        verified = jax.lax.switch(choice, verify)
+        width = jnp.asarray(drafter.widths, jnp.int32)[choice]
+        draft = draft._replace(valid=draft.valid & (jnp.arange(drafter.nodes) < width))
     requests = state.requests
     row = jnp.minimum(state.row, requests.length.shape[0] - 1)
     decision = resolve(
-        verdict,
+        verified.verdict,
         context.length,
         requests.limit[row],
         inputs.capacity,
         requests.stop_state[row],
         inputs.rules,
-        output.logits.shape[-1],
+        inputs.banned.shape[0],
     )
-    state = commit(state, context, draft, verdict, output, decision)
-    drafter_state = drafter.observe(inputs.drafter_params, drafter_state, context, draft, verdict)
+    state = commit(state, context, draft, verified, decision)
+    drafter_state = drafter.observe(inputs.drafter_params, drafter_state, context, draft, verified.verdict)
     return state._replace(drafter=drafter_state, ticks=state.ticks + 1, decode_ticks=state.decode_ticks + 1)
 
 
-def verify(program: Program, inputs: Inputs, state: LoopState, tree: Tree) -> BlockOutput:
-    """The target's one pass over all lanes' trees."""
+class Verified(NamedTuple):
+    """A draft's verdict with the cache entries of its accepted path.
+
+    Attributes:
+      verdict: see there.
+      keys, values: per layer, (B, K, D + 1, H), in order of depth; undefined beyond the path.
+    """
+
+    verdict: Verdict
+    keys: tuple[jax.Array, ...]
+    values: tuple[jax.Array, ...]
+
+
+def verify_and_accept(
+    program: Program, inputs: Inputs, state: LoopState, context: Context, draft: Draft, nodes: int
+) -> Verified:
+    """The target's one pass over the first `nodes` nodes of all lanes' drafts, and what it makes of them."""
+    drafter = program.drafter
+    first = Draft(*(None if field is None else field[:, :nodes] for field in draft))
+    tree = tree_of(context.root, first, drafter.depth)
     block = Block(tree.ids, tree.depth, tree.ancestors, jnp.int32(0))
-    return program.model_fn(inputs.params, block, state.cache)
+    output = program.model_fn(inputs.params, block, state.cache)
+    verdict = program.acceptance.accept(
+        output.logits, tree, drafter.depth, context, sampling_of(state), program.flags, inputs.banned, drafter.top
+    )
+    missing = ((0, 0), (0, drafter.nodes - nodes))
+    verdict = verdict._replace(
+        chosen=jnp.pad(verdict.chosen, missing, constant_values=-1),
+        top=jnp.pad(verdict.top, (*missing, (0, 0)), constant_values=-1),
+    )
+
+    def along_path(entries: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(entries, verdict.path[:, None, :, None], axis=2)
+
+    return Verified(verdict, tuple(map(along_path, output.keys)), tuple(map(along_path, output.values)))
+
+
+def choose_width(
+    draft: Draft, context: Context, widths: tuple[int, ...], step_seconds: jax.Array
+) -> jax.Array:
+    """Index () of the width with the most expected tokens a second, all live lanes together."""
+    gain = jnp.sum(jnp.where(draft.valid & context.live[:, None], draft.gain, 0.0), axis=0)
+    upto = jnp.concatenate([jnp.zeros((1,)), jnp.cumsum(gain)])
+    tokens = jnp.sum(context.live.astype(jnp.float32)) + upto[jnp.asarray(widths)]
+    return jnp.argmax(tokens / step_seconds)
 
 
 def commit(
-    state: LoopState, context: Context, draft: Draft, verdict: Verdict, output: BlockOutput, decision: Commit
+    state: LoopState, context: Context, draft: Draft, verified: Verified, decision: Commit
 ) -> LoopState:
     """Writes what `decision` keeps: tokens, sources, cache, counters; frees the lanes whose request ended."""
+    verdict = verified.verdict
     requests = state.requests
     rows = requests.length.shape[0]
     row = jnp.where(context.live, state.row, rows)  # rows beyond the queue are dropped by every write
@@ -192,7 +239,7 @@ def commit(
         sampling=requests.sampling,
         statistics=statistics.count_block(requests.statistics, row, draft, verdict, drafted),
     )
-    cache = kv_cache.commit(state.cache, output.keys, output.values, verdict.path, count)
+    cache = kv_cache.append(state.cache, verified.keys, verified.values, count)
     return state._replace(
         requests=requests,
         row=jnp.where(ended, rows, state.row),

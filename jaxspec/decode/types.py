@@ -47,6 +47,8 @@ class Draft(NamedTuple):
       evidence: (B, N) int32 how good a proposal its source thinks the node is, as a small class: a rank, or the
         length of a match. `mix` learns how often each class is right; nothing else reads it.
       log_q: (B, N, V) float32 log-probabilities a node was drawn from, or None for a deterministic proposal.
+      gain: (B, N) float32 estimated probability that a node is accepted, falling along the nodes, or None. With
+        it the loop may verify the first nodes only, as many as pay.
     """
 
     ids: jax.Array
@@ -56,6 +58,7 @@ class Draft(NamedTuple):
     valid: jax.Array
     evidence: jax.Array
     log_q: jax.Array | None = None
+    gain: jax.Array | None = None
 
 
 class Verdict(NamedTuple):
@@ -85,6 +88,7 @@ class Drafter(Protocol):
     Attributes:
       nodes: N, the number of draft nodes of every proposal.
       depth: D, the longest path a proposal may have.
+      widths: draft nodes a block may have, ascending, the last being N. With several, drafts carry `gain`.
       sources: names of where nodes come from, for statistics.
       top: R, how many of the target's most probable tokens `observe` wants to see for every node; 0 for none.
       is_chain: whether every draft is a single row, so that a node's depth is its place in the block.
@@ -95,6 +99,9 @@ class Drafter(Protocol):
 
     @property
     def depth(self) -> int: ...
+
+    @property
+    def widths(self) -> tuple[int, ...]: ...
 
     @property
     def sources(self) -> tuple[str, ...]: ...

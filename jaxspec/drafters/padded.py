@@ -21,6 +21,10 @@ class Padded:
         return self.nodes
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        return (self.nodes,)
+
+    @property
     def sources(self) -> tuple[str, ...]:
         return self.drafter.sources
 

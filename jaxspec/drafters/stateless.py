@@ -10,8 +10,13 @@ from jaxspec.decode.types import Context, Draft, Verdict
 class Stateless:
     """Base of drafters that propose from the context alone."""
 
+    nodes: int
     top = 0
     is_chain = False
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return (self.nodes,)
 
     def prepare(self, language_model: Any) -> tuple[()]:
         return ()

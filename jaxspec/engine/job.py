@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxspec.decode import sampling
@@ -114,6 +115,7 @@ def build_job(
         rules=_stop_rules(lm, stop, stop_ids, ignore_eos=ignore_eos),
         banned=_banned(lm, banned_ids),
         capacity=jax.device_put(np.int32(capacity)),
+        step_seconds=jnp.ones((len(drafter.widths),), jnp.float32),
         max_ticks=jax.device_put(UNLIMITED),
         more=jax.device_put(np.bool_(False)),
     )

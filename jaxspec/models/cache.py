@@ -61,7 +61,7 @@ def write(
 
 
 def commit(cache: KVCache, keys, values, path: jax.Array, count: jax.Array) -> KVCache:
-    """Writes an accepted path behind every lane's prefix and moves `length`.
+    """Appends an accepted path of a block.
 
     Args:
       cache: with B lanes.
@@ -69,11 +69,19 @@ def commit(cache: KVCache, keys, values, path: jax.Array, count: jax.Array) -> K
       path: (B, D) int32 block nodes in order of depth, the root first.
       count: (B,) int32 how many of them are committed; 0 leaves a lane as it is.
     """
-    lane = jnp.arange(path.shape[0], dtype=jnp.int32)
+
+    def along_path(entries: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(entries, path[:, None, :, None], axis=2)
+
+    return append(cache, tuple(map(along_path, keys)), tuple(map(along_path, values)), count)
+
+
+def append(cache: KVCache, keys, values, count: jax.Array) -> KVCache:
+    """Writes the first `count` (B,) of `keys` and `values`, per layer (B, K, D, H), behind every lane's prefix."""
+    lane = jnp.arange(count.shape[0], dtype=jnp.int32)
 
     def advance(buffer: jax.Array, new: jax.Array) -> jax.Array:
-        accepted = jnp.take_along_axis(new, path[:, None, :, None], axis=2)  # (B, K, D, H)
-        return write(buffer, accepted, lane, cache.length, count)
+        return write(buffer, new, lane, cache.length, count)
 
     return KVCache(
         tuple(map(advance, cache.keys, keys)),
