@@ -42,7 +42,7 @@ def generate(*arguments):
 
 @pytest.fixture(scope="module")
 def plain(lm):
-    """What the library makes of the prompts, plainly. One lane here and below: one compiled program for all tests."""
+    """What the library makes of the prompts, plainly; on one lane as below, to compile few programs."""
     return jaxspec.generate(lm, PROMPTS, max_new_tokens=12, lanes=1)
 
 

@@ -10,6 +10,7 @@ from jaxspec.decode.state import FROM_TARGET
 from jaxspec.decode.stop import trim_text
 from jaxspec.decode.types import Drafter
 from jaxspec.drafters.autoregressive import autoregressive
+from jaxspec.engine.cost import with_costs
 from jaxspec.engine.job import Job, build_job
 from jaxspec.engine.request import Request, encode_prompts
 from jaxspec.engine.result import Generation, GenerationStatistics, statistics_of, total
@@ -94,7 +95,7 @@ def generate(
         cache=cache,
         strict=strict,
     )
-    done, prefill_seconds, decode_seconds = run(job, requests, progress)
+    done, prefill_seconds, decode_seconds = run(with_costs(job), requests, progress)
     return _generation(job, done, stop, prefill_seconds, decode_seconds)
 
 
@@ -163,7 +164,7 @@ def stream(lm: LanguageModel, prompt: Prompt, *, slice_ticks: int = 4, **setting
     if len(requests) != 1:
         raise ValueError(f"stream takes one prompt, not {len(requests)}; use generate for several")
     job = build_job(lm, requests, drafter, **settings)
-    return _pieces(job, requests, settings.get("stop", ()), slice_ticks)
+    return _pieces(with_costs(job), requests, settings.get("stop", ()), slice_ticks)
 
 
 def _pieces(job: Job, requests: Sequence[Request], stop: Sequence[str], slice_ticks: int) -> Iterator[str]:

@@ -72,10 +72,10 @@ class Generation:
 
 def statistics_of(counters: Statistics, tokens: int, sources: Sequence[str]) -> GenerationStatistics:
     """Statistics of one request from its counters (no request axis)."""
-    by_source = {
-        name: (int(drafted), int(accepted))
-        for name, drafted, accepted in zip(sources, counters.drafted, counters.accepted, strict=True)
-    }
+    by_source: dict[str, tuple[int, int]] = {}
+    for name, drafted, accepted in zip(sources, counters.drafted, counters.accepted, strict=True):
+        before = by_source.get(name, (0, 0))  # a mix may hold two drafters of one name
+        by_source[name] = (before[0] + int(drafted), before[1] + int(accepted))
     return GenerationStatistics(
         tokens=tokens,
         target_calls=int(counters.target_calls),

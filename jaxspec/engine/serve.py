@@ -140,6 +140,14 @@ def serve(
         yield progress
 
 
+def queue_up(state: LoopState, requests: Sequence[Request]) -> LoopState:
+    """Puts `requests`, at most as many as rows, into an empty queue; `state` is consumed."""
+    rows = np.arange(len(requests))
+    owner = np.full((state.requests.status.shape[0],), -1)
+    owner[rows] = rows
+    return submit(state, *jax.device_put(_rows_of(state, requests, owner, rows)))
+
+
 def _rows_of(
     state: LoopState, requests: Sequence[Request], owner: np.ndarray, free: np.ndarray
 ) -> tuple[Requests, np.ndarray]:

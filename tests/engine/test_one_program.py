@@ -10,7 +10,7 @@ from jaxspec import drafters
 from jaxspec.decode.loop import run_slice
 from jaxspec.engine.job import build_job
 from jaxspec.engine.request import Request
-from jaxspec.engine.serve import _rows_of, submit
+from jaxspec.engine.serve import queue_up
 
 LM = toy_model(2)
 
@@ -61,9 +61,7 @@ def test_a_slice_runs_without_transfers(temperature: float) -> None:
     requests = [Request((1, 2, 3, 4), 20, temperature, 0, 1.0, 0.0, 1.0, 5) for _ in range(6)]
     job = build_job(LM, requests, drafters.context_ngram(width=3), lanes=2, cache=128, stop=["zz"])
     state = job.init_state()
-    owner = np.full((state.requests.status.shape[0],), -1)
-    owner[:6] = np.arange(6)
-    state = submit(state, *jax.device_put(_rows_of(state, requests, owner, np.arange(6))))
+    state = queue_up(state, requests)
     with jax.transfer_guard("disallow"):
         state = jax.block_until_ready(run_slice(job.program, job.inputs, state))
     assert np.asarray(state.requests.status[:6]).tolist() == [3] * 6

@@ -13,7 +13,7 @@ from jaxspec.decode.acceptance import Greedy
 from jaxspec.decode.loop import admit, decode_tick, prefill_tick
 from jaxspec.engine.job import build_job
 from jaxspec.engine.request import Request
-from jaxspec.engine.serve import _rows_of, submit
+from jaxspec.engine.serve import queue_up
 
 
 def prompts_of(count: int) -> list[list[int]]:
@@ -52,9 +52,7 @@ def test_strict_logits_are_bit_equal(dtype: str) -> None:
     def committed_logits(drafter) -> dict[int, np.ndarray]:
         job = build_job(lm, requests, drafter, lanes=2, cache=128, strict=True)
         state = job.init_state()
-        owner = np.full((state.requests.status.shape[0],), -1)
-        owner[0] = 0
-        state = submit(state, *_rows_of(state, requests, owner, np.array([0])))
+        state = queue_up(state, requests)
         state = admit(job.program, job.inputs, state)
         state = prefill_tick(job.program, job.inputs, state)
 

@@ -1,0 +1,123 @@
+"""Several drafts as one tree: equal paths become one node.
+
+A path is known by a hash that is a sum over its nodes, so that walks up the tree are pointer jumps. Two paths with
+one hash would merge wrongly, which costs an acceptance and never a wrong token: the target verifies ids.
+
+B lanes, C candidate nodes, D depth, T true tokens.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxspec.decode.types import Draft
+
+ODD = 0x9E3779B1  # 2**32 over the golden ratio
+
+
+def join(drafts: list[Draft], first_source: list[int]) -> Draft:
+    """One draft holding all nodes of `drafts`, sources counted from `first_source` on."""
+    offset, parents = 0, []
+    for draft in drafts:
+        parents.append(jnp.where(draft.parent == 0, 0, draft.parent + offset))
+        offset += draft.ids.shape[1]
+
+    def side_by_side(fields: list[jax.Array]) -> jax.Array:
+        return jnp.concatenate(fields, axis=1)
+
+    return Draft(
+        ids=side_by_side([draft.ids for draft in drafts]),
+        parent=side_by_side(parents),
+        depth=side_by_side([draft.depth for draft in drafts]),
+        source=side_by_side([draft.source + first for draft, first in zip(drafts, first_source, strict=True)]),
+        valid=side_by_side([draft.valid for draft in drafts]),
+        evidence=side_by_side([draft.evidence for draft in drafts]),
+    )
+
+
+def up_the_tree(parent: jax.Array, values: jax.Array, depth: int) -> jax.Array:
+    """(B, C) sum of `values` (B, C) over each node and its ancestors, the root counting nothing.
+
+    `parent` (B, C) is by block node, as in `Draft`.
+    """
+    jump = jnp.pad(parent, ((0, 0), (1, 0)))
+    total = jnp.pad(values, ((0, 0), (1, 0)))
+    reach = 1
+    while reach < depth:
+        total += jnp.where(jump > 0, jnp.take_along_axis(total, jump, axis=1), jnp.zeros((), total.dtype))
+        jump = jnp.take_along_axis(jump, jump, axis=1)
+        reach *= 2
+    return total[:, 1:]
+
+
+def path_hash(draft: Draft, depth: int) -> jax.Array:
+    """(B, C) uint32, equal for equal paths from the root."""
+    return up_the_tree(draft.parent, _term(draft.ids, draft.depth), depth)
+
+
+def prefix_hash(ids: jax.Array) -> jax.Array:
+    """(B, T + 1) uint32: `path_hash` of the first t of `ids` (B, T), for every t from 0 on."""
+    depth = jnp.arange(1, ids.shape[1] + 1, dtype=jnp.int32)
+    terms = _term(ids, jnp.broadcast_to(depth, ids.shape))
+    return jnp.pad(jnp.cumsum(terms, axis=1, dtype=jnp.uint32), ((0, 0), (1, 0)))
+
+
+def _term(ids: jax.Array, depth: jax.Array) -> jax.Array:
+    x = (ids.astype(jnp.uint32) + 1) * jnp.uint32(ODD) + depth.astype(jnp.uint32) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x2C1B3C6D)
+    return x ^ (x >> 12)
+
+
+def representatives(hashes: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The first valid node of every path.
+
+    Args:
+      hashes, valid: (B, C).
+
+    Returns:
+      (B, C) int32 index of the first valid candidate with the same path (itself if there is none), and (B, C, C)
+      bool whether candidate j stands for the path of candidate i.
+    """
+    same = (hashes[:, :, None] == hashes[:, None, :]) & valid[:, None, :]
+    count = hashes.shape[1]
+    index = jnp.arange(count, dtype=jnp.int32)
+    first = jnp.min(jnp.where(same, index, count), axis=2)
+    return jnp.where(first < count, first, index), same
+
+
+def best_nodes(draft: Draft, first: jax.Array, probability: jax.Array, nodes: int) -> Draft:
+    """The `nodes` most probable nodes of a merged draft, most probable first.
+
+    Args:
+      draft: joined candidates.
+      first: (B, C) representatives.
+      probability: (B, C) of each path, never larger than its parent's.
+      nodes: N.
+
+    Returns:
+      A draft with `gain`; parents precede their children because of equal probabilities the earlier node comes
+      first, and a parent is earlier.
+    """
+    count = draft.ids.shape[1]
+    is_first = (first == jnp.arange(count)) & draft.valid
+    gain, chosen = jax.lax.top_k(jnp.where(is_first, probability, -1.0), nodes)
+    lane = jnp.arange(chosen.shape[0])[:, None]
+    # Where a candidate went: block nodes from 1 on; 0, the root, for what was not chosen.
+    place = jnp.zeros((chosen.shape[0], count), jnp.int32).at[lane, chosen].set(jnp.arange(1, nodes + 1))
+
+    def pick(field: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(field, chosen, axis=1)
+
+    above = pick(draft.parent)
+    kept = jnp.take_along_axis(first, jnp.maximum(above - 1, 0), axis=1)
+    parent = jnp.where(above == 0, 0, jnp.take_along_axis(place, kept, axis=1))
+    valid = gain > 0
+    orphan = (above > 0) & (parent == 0)
+    return Draft(
+        ids=pick(draft.ids),
+        parent=parent,
+        depth=jnp.where(valid, pick(draft.depth), 1),
+        source=pick(draft.source),
+        valid=valid & ~orphan,
+        evidence=pick(draft.evidence),
+        gain=jnp.maximum(gain, 0.0),
+    )

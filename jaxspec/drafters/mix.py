@@ -1,0 +1,178 @@
+"""Several drafters in one budget of nodes, shared out by what each has been right about.
+
+Every source's whole proposal is a candidate, selected or not. Once the target has spoken, each candidate whose
+prefix came true is a trial, and each that came true itself a success: the success rate of a class of candidates,
+(source, evidence, depth), estimates the probability of an edge, its product up the tree that of a path, and the
+most probable paths fill the block. Trials do not depend on what was selected, so the estimates are not biased by it.
+
+B lanes, C candidates, N draft nodes, D depth, Z sources, E classes of evidence.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxspec.decode.types import Context, Draft, Drafter, Verdict
+from jaxspec.drafters.merge import best_nodes, join, path_hash, prefix_hash, representatives, up_the_tree
+
+CLASSES = 16  # E; higher classes of evidence share the last
+PRIOR_TRIALS = 4.0
+MEMORY = 0.998  # share of old trials that still counts a block later
+
+
+class MixState(NamedTuple):
+    """Attributes:
+    parts: state of each drafter.
+    trials, successes: (Z, E, D) float32, fading with time; shared by all lanes.
+    candidates: (B, C) the last proposal.
+    """
+
+    parts: tuple[Any, ...]
+    trials: jax.Array
+    successes: jax.Array
+    candidates: Draft
+
+
+@dataclasses.dataclass(frozen=True)
+class Mix:
+    """The best `budget` nodes of all `drafters`' proposals; the loop may verify fewer, see `widths`."""
+
+    drafters: tuple[Drafter, ...]
+    widths: tuple[int, ...]
+    is_chain = False
+
+    @property
+    def nodes(self) -> int:
+        return self.widths[-1]
+
+    @property
+    def depth(self) -> int:
+        return max(drafter.depth for drafter in self.drafters)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(name for drafter in self.drafters for name in drafter.sources)
+
+    @property
+    def top(self) -> int:
+        return max(drafter.top for drafter in self.drafters)
+
+    def prepare(self, language_model: Any) -> tuple[Any, ...]:
+        return tuple(drafter.prepare(language_model) for drafter in self.drafters)
+
+    def init(self, params: tuple[Any, ...], context: Context) -> MixState:
+        lanes = context.length.shape[0]
+        count = sum(drafter.nodes for drafter in self.drafters)
+        zeros = jnp.zeros((lanes, count), jnp.int32)
+        trials, successes = self._prior()
+        return MixState(
+            parts=tuple(d.init(p, context) for d, p in zip(self.drafters, params, strict=True)),
+            trials=trials,
+            successes=successes,
+            candidates=Draft(zeros, zeros, zeros + 1, zeros, zeros.astype(bool), zeros),
+        )
+
+    def admit(self, params: tuple[Any, ...], state: MixState, context: Context, fresh: jax.Array) -> MixState:
+        parts = tuple(
+            drafter.admit(p, part, context, fresh)
+            for drafter, p, part in zip(self.drafters, params, state.parts, strict=True)
+        )
+        return state._replace(parts=parts)
+
+    def propose(self, params: tuple[Any, ...], state: MixState, context: Context) -> tuple[Draft, MixState]:
+        drafts, parts = [], []
+        for drafter, part_params, part in zip(self.drafters, params, state.parts, strict=True):
+            draft, part = drafter.propose(part_params, part, context)
+            drafts.append(draft)
+            parts.append(part)
+        candidates = join(drafts, self._first_sources())
+        first, same = representatives(path_hash(candidates, self.depth), candidates.valid)
+        rate = state.successes / state.trials
+        edge = rate[_class_of(candidates)]
+        path = jnp.exp(up_the_tree(candidates.parent, jnp.log(edge), self.depth))
+        likely = jnp.max(jnp.where(same, path[:, None, :], 0.0), axis=2)  # of a shared path, the best opinion
+        draft = best_nodes(candidates, first, likely, self.nodes)
+        return draft, state._replace(parts=tuple(parts), candidates=candidates)
+
+    def observe(
+        self, params: tuple[Any, ...], state: MixState, context: Context, draft: Draft, verdict: Verdict
+    ) -> MixState:
+        parts = tuple(
+            drafter.observe(p, part, context, draft, verdict)
+            for drafter, p, part in zip(self.drafters, params, state.parts, strict=True)
+        )
+        trial, success = came_true(state.candidates, verdict, context.live, self.depth)
+        kind = _class_of(state.candidates)
+
+        def count(before: jax.Array, prior: jax.Array, new: jax.Array) -> jax.Array:
+            return (prior + (before - prior) * MEMORY).at[kind].add(new.astype(jnp.float32))
+
+        prior_trials, prior_successes = self._prior()
+        return MixState(
+            parts=parts,
+            trials=count(state.trials, prior_trials, trial),
+            successes=count(state.successes, prior_successes, success),
+            candidates=state.candidates,
+        )
+
+    def _prior(self) -> tuple[jax.Array, jax.Array]:
+        """Trials and successes before any: deeper edges are likelier, since their prefix has come true."""
+        trials = jnp.full((len(self.sources), CLASSES, self.depth), PRIOR_TRIALS)
+        return trials, trials * jnp.where(jnp.arange(self.depth) == 0, 0.2, 0.5)
+
+    def _first_sources(self) -> list[int]:
+        first, count = [], 0
+        for drafter in self.drafters:
+            first.append(count)
+            count += len(drafter.sources)
+        return first
+
+
+def came_true(candidates: Draft, verdict: Verdict, live: jax.Array, depth: int) -> tuple[jax.Array, jax.Array]:
+    """(B, C) bool whether each candidate's prefix came true, and whether the candidate itself did.
+
+    Known are the accepted tokens and the target's own next one: `accepted + 1` in all.
+    """
+    truth = prefix_hash(verdict.ids)  # (B, D + 2)
+    hashes = path_hash(candidates, depth)
+    known = candidates.valid & live[:, None] & (candidates.depth <= verdict.accepted[:, None] + 1)
+    before = jnp.take_along_axis(truth, candidates.depth - 1, axis=1)
+    after = jnp.take_along_axis(truth, candidates.depth, axis=1)
+    return known & (_hash_above(hashes, candidates) == before), known & (hashes == after)
+
+
+def _hash_above(hashes: jax.Array, candidates: Draft) -> jax.Array:
+    """Hash of the path without its last node."""
+    above = jnp.take_along_axis(jnp.pad(hashes, ((0, 0), (1, 0))), candidates.parent, axis=1)
+    return jnp.where(candidates.parent == 0, jnp.uint32(0), above)
+
+
+def _class_of(candidates: Draft) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return candidates.source, jnp.minimum(candidates.evidence, CLASSES - 1), candidates.depth - 1
+
+
+def mix(*drafters: Drafter, budget: int = 16, widths: tuple[int, ...] | None = None) -> Mix:
+    """Combines drafters in one token tree.
+
+    Args:
+      *drafters: any that propose trees or chains.
+      budget: draft nodes a block, at most.
+      widths: block sizes the loop may choose among step by step, by expected tokens a second, ascending and at
+        most `budget`; None always takes the budget. 0 stands for plain decoding.
+
+    Raises:
+      ValueError: no drafter, a budget below 1 or above what the drafters propose together, or widths that do not
+        ascend from 0 or more to the budget.
+    """
+    if not drafters:
+        raise ValueError("mix needs at least one drafter")
+    offered = sum(drafter.nodes for drafter in drafters)
+    if not 1 <= budget <= offered:
+        raise ValueError(f"budget={budget} is not between 1 and {offered}, all nodes the drafters propose")
+    if widths is None:
+        widths = (budget,)
+    if list(widths) != sorted(set(widths)) or not widths or widths[0] < 0 or widths[-1] != budget:
+        raise ValueError(f"widths={widths} must ascend from 0 or more to the budget of {budget}")
+    return Mix(tuple(drafters), tuple(widths))
