@@ -6,6 +6,7 @@ Results go to standard output, everything else to standard error. Errors are one
 
 import contextlib
 import json
+import os
 import re
 import sys
 import time
@@ -178,6 +179,7 @@ def demo(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # else it reports that PyTorch is missing
     try:
         return typer.main.get_command(app).main(arguments, prog_name="jaxspec", standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):

@@ -122,7 +122,10 @@ def prefill_tick(program: Program, inputs: Inputs, state: LoopState) -> LoopStat
     row = state.row[lane]
     ids = jax.lax.dynamic_slice(state.requests.tokens, (row, start), (1, width))
     output = program.model_fn(inputs.params, chain_block(ids, lane), state.cache, with_logits=False)
-    count = jnp.minimum(unread[lane], width)
+    # A prompt with a key that is no number is past saving, so the rest of it is skipped. What that also does is tie
+    # the writes to the pass: XLA would copy the cache to be safe if it could not see that all reads come first.
+    broken = jnp.isnan(output.keys[-1][0, 0, 0, 0])
+    count = jnp.where(broken, unread[lane], jnp.minimum(unread[lane], width))
     write = functools.partial(kv_cache.write, lane=lane[None], start=start[None], count=count[None])
     cache = kv_cache.KVCache(
         tuple(map(write, state.cache.keys, output.keys)),
