@@ -47,9 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[
-    str, typer.Option("--model", "-m", help="A known name, a folder, a .gguf file or a hub id.")
-]
+Model = Annotated[str, typer.Option("--model", "-m", help="A known name, a folder, a .gguf file or a hub id.")]
 DrafterSpec = Annotated[str, typer.Option("--drafter", "-d", help="plain, or name:key=value,key=value.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or auto: by device.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, nothing else.")]
@@ -57,9 +55,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the trac
 
 
 @app.command()
-def pull(
-    name: Annotated[str, typer.Argument(help="A known name or a hub id.")], debug: Debug = False
-) -> None:
+def pull(name: Annotated[str, typer.Argument(help="A known name or a hub id.")], debug: Debug = False) -> None:
     """Fetch a model into checkpoints/."""
     with _status(f"pulling {name}"):
         path = jaxspec.pull(name)
@@ -77,17 +73,13 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 takes the most probable token.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Draw among the k most probable tokens; 0 for all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw among the most probable of this mass; 1 for all.")] = 1.0,
-    min_p: Annotated[
-        float, typer.Option(help="Draw among those of this share of the best; 0 for all.")
-    ] = 0.0,
+    min_p: Annotated[float, typer.Option(help="Draw among those of this share of the best; 0 for all.")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1 disfavours ids already said.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; repeatable.")] = None,
     lanes: Annotated[int | None, typer.Option(help="Prompts decoded at once.", show_default="chosen")] = None,
     cache: Annotated[int | None, typer.Option(help="Tokens a lane may hold.", show_default="chosen")] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Bit-equal for all drafters, in any dtype.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Bit-equal for all drafters, in any dtype.")] = False,
     dtype: Dtype = "auto",
     stream: Annotated[bool, typer.Option("--stream", help="Print text as it appears; one prompt.")] = False,
     as_json: Json = False,
@@ -126,9 +118,7 @@ def generate(
         return
     with _progress() as progress:
         task = progress.add_task("decoding", total=len(texts))
-        out = jaxspec.generate(
-            lm, texts, progress=lambda done, _: progress.update(task, completed=done), **options
-        )
+        out = jaxspec.generate(lm, texts, progress=lambda done, _: progress.update(task, completed=done), **options)
     if as_json:
         _print_json(_generation_object(lm, drafter, texts, out))
     else:
@@ -157,9 +147,7 @@ def demo(
     rows = []
     with _progress() as progress:
         task = progress.add_task("compiling", total=len(PROMPTS))
-        for row in demonstration.compare(
-            lm, PROMPTS, chosen, drafter, max_new_tokens=max_new_tokens, rounds=rounds
-        ):
+        for row in demonstration.compare(lm, PROMPTS, chosen, drafter, max_new_tokens=max_new_tokens, rounds=rounds):
             rows.append(row)
             progress.update(task, advance=1, description="decoding")
             if not as_json:
@@ -205,14 +193,10 @@ def _read_prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
     if file:
         return read_prompt_file(file)
     if sys.stdin is None or sys.stdin.isatty():
-        raise ValueError(
-            "no prompt: give --prompt TEXT, --prompts FILE.jsonl, or pipe text to standard input"
-        )
+        raise ValueError("no prompt: give --prompt TEXT, --prompts FILE.jsonl, or pipe text to standard input")
     text = sys.stdin.read().removesuffix("\n")
     if not text:
-        raise ValueError(
-            "standard input is empty; give --prompt TEXT, --prompts FILE.jsonl, or pipe some text"
-        )
+        raise ValueError("standard input is empty; give --prompt TEXT, --prompts FILE.jsonl, or pipe some text")
     return [text]
 
 
@@ -232,9 +216,7 @@ def _statistics_object(statistics: GenerationStatistics) -> dict[str, Any]:
     }
 
 
-def _generation_object(
-    lm: LanguageModel, drafter: str, prompts: list[str], out: Generation
-) -> dict[str, Any]:
+def _generation_object(lm: LanguageModel, drafter: str, prompts: list[str], out: Generation) -> dict[str, Any]:
     results = [
         {"prompt": prompt, "text": text, "ids": ids, "finish": finish} | _statistics_object(statistics)
         for prompt, text, ids, finish, statistics in zip(

@@ -36,7 +36,5 @@ def small_transformer(dtype: str = "float32", seed: int = 0) -> LanguageModel:
     key = jax.random.key(seed)
     params = fn.module.init(key, chain_block(jnp.zeros((1, 1), jnp.int32)), empty)["params"]
     noise = iter(jax.random.split(key, 100))
-    params = jax.tree.map(
-        lambda p: p + (0.4 * jax.random.normal(next(noise), p.shape)).astype(p.dtype), params
-    )
+    params = jax.tree.map(lambda p: p + (0.4 * jax.random.normal(next(noise), p.shape)).astype(p.dtype), params)
     return LanguageModel(CONFIG, fn, params, None, jnp.dtype(dtype), cache_dtype(dtype), "small")

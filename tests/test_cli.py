@@ -96,9 +96,7 @@ def test_every_setting_arrives(run, plain, monkeypatch):
     options = [part for key, value in numbers.items() for part in (f"--{key.replace('_', '-')}", str(value))]
     stops = ("--stop", "end", "--stop", r"\n\n", "--stop", r"\\n")
     drafter = ("--drafter", "context_ngram:width=3,query=2")
-    code, _, _ = run(
-        "generate", "--model", "MODEL", "-p", "a", "--chat", "--strict", *options, *stops, *drafter
-    )
+    code, _, _ = run("generate", "--model", "MODEL", "-p", "a", "--chat", "--strict", *options, *stops, *drafter)
     assert code == 0
     del received["progress"]
     assert received == numbers | {
@@ -190,10 +188,7 @@ def test_demo_json(run):
 
 
 def test_demo_fails_when_ids_differ(run, monkeypatch):
-    rows = [
-        demo.Row("chat", "title", "prompt", "ngram", "text", 8, 2.0, 1.5, identical)
-        for identical in (True, False)
-    ]
+    rows = [demo.Row("chat", "title", "prompt", "ngram", "text", 8, 2.0, 1.5, identical) for identical in (True, False)]
     monkeypatch.setattr(demo, "compare", lambda *arguments, **options: iter(rows))
     code, out, _ = run("demo", "--model", "MODEL")
     assert code == cli.DIFFERENT

@@ -29,9 +29,7 @@ class ToyModelFn:
         slots = cache.keys[0].shape[2]
         length = jax.lax.dynamic_slice(cache.length, (block.lane,), (rows,))
         position = length[:, None] + block.depth
-        committed = jax.lax.dynamic_slice(cache.keys[0], (block.lane, 0, 0, 0), (rows, 1, slots, 2))[
-            :, 0, :, 0
-        ]
+        committed = jax.lax.dynamic_slice(cache.keys[0], (block.lane, 0, 0, 0), (rows, 1, slots, 2))[:, 0, :, 0]
         slot = jnp.arange(slots)
         in_prefix = slot < length[:, None]
         code = jnp.zeros((rows, nodes), jnp.int32)
@@ -89,7 +87,5 @@ def greedy_continuation(lm: LanguageModel, prompt: Sequence[int], count: int) ->
     text = list(prompt)
     for _ in range(count):
         last = text[-order:][::-1]
-        text.append(
-            int(np.argmax(table[sum(token * lm.config.vocabulary**age for age, token in enumerate(last))]))
-        )
+        text.append(int(np.argmax(table[sum(token * lm.config.vocabulary**age for age, token in enumerate(last))])))
     return text[len(prompt) :]

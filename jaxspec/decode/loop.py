@@ -82,10 +82,14 @@ def run_slice(program: Program, inputs: Inputs, state: LoopState) -> LoopState:
     def serve(state: LoopState) -> LoopState:
         state = admit(program, inputs, state)
         state = jax.lax.while_loop(
-            lambda s: has_time(s) & jnp.any(_unread(s) > 0), functools.partial(prefill_tick, program, inputs), state
+            lambda s: has_time(s) & jnp.any(_unread(s) > 0),
+            functools.partial(prefill_tick, program, inputs),
+            state,
         )
         return jax.lax.while_loop(
-            lambda s: has_time(s) & jnp.all(_unread(s) == 0) & jnp.any(_busy(s)) & ~_can_admit(s) & ~_starved(inputs, s),
+            lambda s: (
+                has_time(s) & jnp.all(_unread(s) == 0) & jnp.any(_busy(s)) & ~_can_admit(s) & ~_starved(inputs, s)
+            ),
             functools.partial(decode_tick, program, inputs),
             state,
         )
@@ -185,12 +189,19 @@ def verify_and_accept(
 ) -> Verified:
     """The target's one pass over the first `nodes` nodes of all lanes' drafts, and what it makes of them."""
     drafter = program.drafter
-    first = Draft(*(None if field is None else field[:, :nodes] for field in draft))
-    tree = tree_of(context.root, first, drafter.depth)
+    tree = tree_of(context.root, draft.first(nodes), drafter.depth)
     block = Block(tree.ids, tree.depth, tree.ancestors, jnp.int32(0))
     output = program.model_fn(inputs.params, block, state.cache)
+    assert output.logits is not None
     verdict = program.acceptance.accept(
-        output.logits, tree, drafter.depth, context, sampling_of(state), program.flags, inputs.banned, drafter.top
+        output.logits,
+        tree,
+        drafter.depth,
+        context,
+        sampling_of(state),
+        program.flags,
+        inputs.banned,
+        drafter.top,
     )
     missing = ((0, 0), (0, drafter.nodes - nodes))
     verdict = verdict._replace(
@@ -204,19 +215,16 @@ def verify_and_accept(
     return Verified(verdict, tuple(map(along_path, output.keys)), tuple(map(along_path, output.values)))
 
 
-def choose_width(
-    draft: Draft, context: Context, widths: tuple[int, ...], step_seconds: jax.Array
-) -> jax.Array:
+def choose_width(draft: Draft, context: Context, widths: tuple[int, ...], step_seconds: jax.Array) -> jax.Array:
     """Index () of the width with the most expected tokens a second, all live lanes together."""
+    assert draft.gain is not None, "a drafter with several widths must say what its nodes are worth"
     gain = jnp.sum(jnp.where(draft.valid & context.live[:, None], draft.gain, 0.0), axis=0)
     upto = jnp.concatenate([jnp.zeros((1,)), jnp.cumsum(gain)])
     tokens = jnp.sum(context.live.astype(jnp.float32)) + upto[jnp.asarray(widths)]
     return jnp.argmax(tokens / step_seconds)
 
 
-def commit(
-    state: LoopState, context: Context, draft: Draft, verified: Verified, decision: Commit
-) -> LoopState:
+def commit(state: LoopState, context: Context, draft: Draft, verified: Verified, decision: Commit) -> LoopState:
     """Writes what `decision` keeps: tokens, sources, cache, counters; frees the lanes whose request ended."""
     verdict = verified.verdict
     requests = state.requests

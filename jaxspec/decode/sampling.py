@@ -10,11 +10,12 @@ Shapes: B lanes, M block nodes, L tokens, V vocabulary.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+Leaf = Any  # a jax.Array on the device, a NumPy array on the host
 DRAW = 0  # random stream of the target's own draws
 
 
@@ -30,12 +31,12 @@ class Sampling(NamedTuple):
       seed: uint32 of the request.
     """
 
-    temperature: jax.Array
-    top_k: jax.Array
-    top_p: jax.Array
-    min_p: jax.Array
-    repetition_penalty: jax.Array
-    seed: jax.Array
+    temperature: Leaf
+    top_k: Leaf
+    top_p: Leaf
+    min_p: Leaf
+    repetition_penalty: Leaf
+    seed: Leaf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,12 @@ def validate(
       ValueError: a setting is out of range; the message says which range it has.
     """
     checks = (
-        ("temperature", temperature, math.isfinite(temperature) and temperature >= 0, "0 or a positive number"),
+        (
+            "temperature",
+            temperature,
+            math.isfinite(temperature) and temperature >= 0,
+            "0 or a positive number",
+        ),
         ("top_k", top_k, isinstance(top_k, int) and top_k >= 0, "0 (off) or a positive integer"),
         ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1 (off)"),
         ("min_p", min_p, 0 <= min_p <= 1, "from 0 (off) to 1"),
@@ -117,10 +123,12 @@ def process(
         return values[:, None, None]
 
     if flags.penalty:
+        assert seen is not None
         penalty = per_row(sampling.repetition_penalty)
         penalised = jnp.where(logits > 0, logits / penalty, logits * penalty)
         logits = jnp.where(seen, penalised, logits)
     if flags.bans:
+        assert banned is not None
         logits = jnp.where(banned, -jnp.inf, logits)
     if not flags.stochastic:
         return logits
@@ -199,8 +207,10 @@ def seen_tokens(
     prefix = jnp.zeros((lanes, vocabulary), bool).at[lane, committed].set(True, mode="drop")
     on_path = jnp.where(ancestors, ids[:, None, :], vocabulary)  # (B, M, M)
     node = jnp.arange(nodes)[None, :, None]
-    return jnp.broadcast_to(prefix[:, None], (lanes, nodes, vocabulary)).at[lane[..., None], node, on_path].set(
-        True, mode="drop"
+    return (
+        jnp.broadcast_to(prefix[:, None], (lanes, nodes, vocabulary))
+        .at[lane[..., None], node, on_path]
+        .set(True, mode="drop")
     )
 
 

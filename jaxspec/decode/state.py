@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode import statistics
-from jaxspec.decode.sampling import Sampling
+from jaxspec.decode.sampling import Leaf, Sampling
 from jaxspec.decode.statistics import Statistics
 from jaxspec.decode.types import Context
 from jaxspec.models.cache import KVCache
@@ -48,15 +48,15 @@ class Requests(NamedTuple):
       statistics: per-request counters.
     """
 
-    tokens: jax.Array
-    source: jax.Array
-    prompt_length: jax.Array
-    length: jax.Array
-    limit: jax.Array
-    ticket: jax.Array
-    status: jax.Array
-    finish: jax.Array
-    stop_state: jax.Array
+    tokens: Leaf
+    source: Leaf
+    prompt_length: Leaf
+    length: Leaf
+    limit: Leaf
+    ticket: Leaf
+    status: Leaf
+    finish: Leaf
+    stop_state: Leaf
     sampling: Sampling
     statistics: Statistics
 

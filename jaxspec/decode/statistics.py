@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxspec.decode.sampling import Leaf
 from jaxspec.decode.types import Draft, Verdict
 
 
@@ -22,11 +23,11 @@ class Statistics(NamedTuple):
       histogram: (R, D + 1) int32 target calls that committed exactly j draft nodes.
     """
 
-    target_calls: jax.Array
-    prefill_calls: jax.Array
-    drafted: jax.Array
-    accepted: jax.Array
-    histogram: jax.Array
+    target_calls: Leaf
+    prefill_calls: Leaf
+    drafted: Leaf
+    accepted: Leaf
+    histogram: Leaf
 
 
 def empty(requests: int, sources: int, depth: int) -> Statistics:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from jaxspec.decode.sampling import Leaf
 
 SMALLEST_BUCKET = 8  # states; tables grow by doubling, so that a string's length does not compile anew
 
@@ -22,8 +23,8 @@ class StopTable(NamedTuple):
     matched: () int32 the state reached when a stop string has been said.
     """
 
-    transition: jax.Array
-    matched: jax.Array
+    transition: Leaf
+    matched: Leaf
 
 
 def build_stop_table(stops: Sequence[str], token_bytes: Sequence[bytes]) -> StopTable:

@@ -60,6 +60,10 @@ class Draft(NamedTuple):
     log_q: jax.Array | None = None
     gain: jax.Array | None = None
 
+    def first(self, nodes: int) -> "Draft":
+        """The first `nodes` nodes, a tree because parents precede children."""
+        return jax.tree.map(lambda field: field[:, :nodes], self)
+
 
 class Verdict(NamedTuple):
     """What the target made of a draft.

@@ -68,11 +68,7 @@ class Padded:
         return padded, state
 
     def observe(self, params: Any, state: State, context: Context, draft: Draft, verdict: Verdict) -> State:
-        return self.drafter.observe(params, state, context, _head(draft, self.drafter.nodes), verdict)
-
-
-def _head(draft: Draft, nodes: int) -> Draft:
-    return Draft(*(None if field is None else field[:, :nodes] for field in draft))
+        return self.drafter.observe(params, state, context, draft.first(self.drafter.nodes), verdict)
 
 
 def padded(drafter: Drafter, nodes: int) -> Padded:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from jaxspec.decode import sampling
 from jaxspec.decode.acceptance import Acceptance
@@ -79,9 +80,7 @@ def generate(
       ValueError: a setting or a prompt cannot be honoured; nothing has been compiled or run then.
     """
     prompts = _as_list(prompts)
-    requests = _requests(
-        lm, prompts, chat, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed
-    )
+    requests = _requests(lm, prompts, chat, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
     job = build_job(
         lm,
         requests,
@@ -172,9 +171,7 @@ def _pieces(job: Job, requests: Sequence[Request], stop: Sequence[str], slice_ti
         return
     text = TextStream(job.lm.tokenizer, stop)
     sent = 0
-    for progress in serve(
-        job.program, job.inputs, job.init_state(), requests, slice_ticks=slice_ticks, partial=True
-    ):
+    for progress in serve(job.program, job.inputs, job.init_state(), requests, slice_ticks=slice_ticks, partial=True):
         ids = progress[0].ids
         piece = text.push([int(i) for i in ids[sent:]])
         sent = len(ids)
@@ -188,7 +185,7 @@ def _pieces(job: Job, requests: Sequence[Request], stop: Sequence[str], slice_ti
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
-    listed = list(prompts)
+    listed: list[Any] = list(prompts)
     if listed and not isinstance(listed[0], str) and not hasattr(listed[0], "__len__"):
         return [listed]  # one prompt, given as ids
     return listed

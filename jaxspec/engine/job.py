@@ -131,20 +131,21 @@ def _stop_rules(lm: LanguageModel, stop: Sequence[str], stop_ids: Sequence[int],
         raise ValueError(f"stop={stop!r} is one string; pass a list of strings")
     if any(not text for text in stop):
         raise ValueError("stop holds an empty string, which would end every text at once; remove it")
-    if stop and lm.tokenizer is None:
+    tokenizer = lm.tokenizer
+    if stop and tokenizer is None:
         raise ValueError(f"stop strings need a tokenizer and {lm.name} has none; use stop_ids")
     ids = list(stop_ids)
     for value in ids:
         if not 0 <= value < lm.config.vocabulary:
             raise ValueError(f"stop_ids holds {value}, outside the vocabulary of {lm.config.vocabulary} ids")
-    if lm.tokenizer is not None and not ignore_eos:
-        ids += [i for i in lm.tokenizer.eos_ids if i not in ids]
+    if tokenizer is not None and not ignore_eos:
+        ids += [i for i in tokenizer.eos_ids if i not in ids]
     size = -(-max(len(ids), 1) // STOP_IDS_BUCKET) * STOP_IDS_BUCKET
     padded_ids = np.full((size,), -1, np.int32)
     padded_ids[: len(ids)] = ids
     table = None
-    if stop:
-        pieces: list[bytes] = list(lm.tokenizer.token_bytes())
+    if stop and tokenizer is not None:
+        pieces: list[bytes] = list(tokenizer.token_bytes())
         pieces = (pieces + [b""] * lm.config.vocabulary)[: lm.config.vocabulary]
         table = jax.device_put(build_stop_table(stop, pieces))
     return StopRules(jax.device_put(padded_ids), table)

@@ -53,10 +53,10 @@ def plan(lm: LanguageModel, *, lanes: int = 1, cache: int = 2048, block: int = 1
         raise ValueError(f"cache={cache} is beyond the model's context of {lm.config.context} tokens")
     request = Request((0,), cache - 1, 0.0, 0, 1.0, 0.0, 1.0, 0)
     job = build_job(lm, [request], autoregressive(padding=block - 1), lanes=lanes, cache=cache)
-    state = jax.eval_shape(
-        lambda: init_state(lm.config, np.dtype(lm.cache_dtype), job.program.drafter, job.shape, ())
-    )
+    state = jax.eval_shape(lambda: init_state(lm.config, np.dtype(lm.cache_dtype), job.program.drafter, job.shape, ()))
     memory = run_slice.lower(job.program, job.inputs, state).compile().memory_analysis()
+    if memory is None:
+        raise RuntimeError(f"the compiler of {jax.default_backend()} does not say what memory a program takes")
     peak = (
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes

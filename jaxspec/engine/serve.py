@@ -65,7 +65,11 @@ class Progress(NamedTuple):
         """Of a request that asked for no tokens."""
         sources = len(drafter.sources)
         counters = Statistics(
-            np.int32(0), np.int32(0), np.zeros((sources,), int), np.zeros((sources,), int), np.zeros((1,), int)
+            np.int32(0),
+            np.int32(0),
+            np.zeros((sources,), int),
+            np.zeros((sources,), int),
+            np.zeros((1,), int),
         )
         return Progress(0, np.zeros((0,), np.int32), np.zeros((0,), np.int8), Finish.LENGTH, counters)
 
@@ -154,7 +158,7 @@ def _rows_of(
     rows, length = state.requests.tokens.shape
     replace = np.zeros((rows,), bool)
     replace[free] = True
-    fresh = {row: requests[owner[row]] for row in free}
+    fresh = {int(row): requests[int(owner[row])] for row in free}
 
     def column(dtype: Any, value: Any) -> np.ndarray:
         return np.array([value(fresh[row]) if row in fresh else 0 for row in range(rows)], dtype)
@@ -199,6 +203,12 @@ def _collect(requests: Requests, owner: np.ndarray, *, partial: bool) -> list[Pr
         counters = Statistics(*(leaf[row] for leaf in host.statistics))
         finish = Finish(int(host.finish[row]))
         progress.append(
-            Progress(int(owner[row]), host.tokens[row, span].copy(), host.source[row, span].copy(), finish, counters)
+            Progress(
+                int(owner[row]),
+                host.tokens[row, span].copy(),
+                host.source[row, span].copy(),
+                finish,
+                counters,
+            )
         )
     return sorted(progress, key=lambda item: item.index)

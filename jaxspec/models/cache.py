@@ -40,9 +40,7 @@ def init_cache(config: ModelConfig, lanes: int, slots: int, dtype: jax.typing.DT
     return KVCache(buffers(), buffers(), jnp.zeros((lanes,), jnp.int32))
 
 
-def write(
-    buffer: jax.Array, new: jax.Array, lane: jax.Array, start: jax.Array, count: jax.Array
-) -> jax.Array:
+def write(buffer: jax.Array, new: jax.Array, lane: jax.Array, start: jax.Array, count: jax.Array) -> jax.Array:
     """Writes the first `count[b]` of `new[b]` into lane `lane[b]` of `buffer`, from slot `start[b]` on.
 
     Args:

@@ -1,7 +1,7 @@
 """`ModelConfig` from a Hugging Face `config.json`. What is not honoured is refused by name."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from jaxspec.models.config import ModelConfig, RopeScaling
 
@@ -14,23 +14,76 @@ FAMILIES = {
     "gemma3_text": "gemma3",
 }
 
+# What a family means by a field that its file leaves out.
+COMMON: dict[str, Any] = {
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10_000.0,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "sliding_window": 4096,
+    "use_sliding_window": False,
+    "max_window_layers": 28,
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": COMMON | {"max_position_embeddings": 2048, "sliding_window": None},
+    "mistral": COMMON | {"max_position_embeddings": 131_072, "num_key_value_heads": 8},
+    "qwen2": COMMON | {"max_position_embeddings": 32_768, "num_key_value_heads": 32},
+    "qwen3": COMMON | {"max_position_embeddings": 32_768, "num_key_value_heads": 32, "head_dim": 128},
+    "gemma3": COMMON
+    | {
+        "vocab_size": 262_208,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131_072,
+        "rope_theta": 1_000_000.0,
+        "rope_local_base_freq": 10_000.0,
+        "query_pre_attn_scalar": 256,
+        "sliding_window_pattern": 6,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "tie_word_embeddings": True,
+    },
+}
+NULLABLE = frozenset({"sliding_window", "head_dim", "num_key_value_heads"})  # null means something of its own
+
+# Fields of a family that another reads; there they are honoured only when null or false.
+FOREIGN = {
+    "llama": ("sliding_window", "use_sliding_window", "final_logit_softcapping"),
+    "mistral": ("attention_bias", "mlp_bias", "use_sliding_window", "layer_types", "final_logit_softcapping"),
+    "qwen2": ("attention_bias", "mlp_bias", "final_logit_softcapping"),
+    "qwen3": ("mlp_bias", "final_logit_softcapping"),
+    "gemma3": ("mlp_bias", "use_sliding_window"),
+}
+
+# Fields that change a forward pass and are honoured with this value alone, or null.
+FIXED = {
+    "attn_logit_softcapping": None,
+    "partial_rotary_factor": 1.0,
+    "quantization_config": None,
+    "rope_interleaved": False,
+    "use_bidirectional_attention": False,
+    "use_mrope": False,
+}
+
 HONOURED = frozenset(
-    "model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads "
-    "head_dim max_position_embeddings rms_norm_eps rope_theta rope_scaling rope_parameters rope_local_base_freq "
-    "sliding_window use_sliding_window max_window_layers layer_types sliding_window_pattern _sliding_window_pattern "
-    "attention_bias mlp_bias hidden_act hidden_activation query_pre_attn_scalar tie_word_embeddings "
-    "final_logit_softcapping attn_logit_softcapping use_bidirectional_attention text_config".split()
+    "model_type text_config vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
+    "num_key_value_heads head_dim max_position_embeddings rms_norm_eps rope_theta rope_scaling rope_parameters "
+    "rope_local_base_freq sliding_window use_sliding_window max_window_layers layer_types sliding_window_pattern "
+    "_sliding_window_pattern attention_bias mlp_bias hidden_act hidden_activation query_pre_attn_scalar "
+    "tie_word_embeddings final_logit_softcapping".split()
 )
 
-# Of training, of files, or of text: nothing a forward pass sees.
+# Of training, of files, of text or of sampling: nothing a forward pass sees.
 WITHOUT_EFFECT = frozenset(
-    "architectures attention_dropout attn_implementation _attn_implementation_autoset auto_map bos_token_id "
-    "cache_implementation chunk_size_feed_forward dtype eos_token_id id2label initializer_range is_decoder "
-    "is_encoder_decoder is_llama_config label2id output_attentions output_hidden_states pad_token_id pretraining_tp "
-    "return_dict rope_interleaved torch_dtype transformers.js_config transformers_version use_cache _name_or_path "
-    "problem_type name_or_path add_cross_attention cross_attention_hidden_size decoder_start_token_id "
-    "tie_encoder_decoder finetuning_task prefix pruned_heads sep_token_id task_specific_params tokenizer_class "
-    "torchscript unsloth_fixed unsloth_version".split()
+    "_attn_implementation_autoset _name_or_path add_cross_attention architectures attention_dropout "
+    "attn_implementation auto_map bos_token_id cache_implementation chunk_size_feed_forward "
+    "cross_attention_hidden_size decoder_start_token_id dtype eos_token_id finetuning_task id2label "
+    "initializer_range is_decoder is_encoder_decoder is_llama_config label2id max_length max_sequence_length "
+    "name_or_path output_attentions output_hidden_states pad_token_id prefix pretraining_tp problem_type "
+    "pruned_heads return_dict sep_token_id task_specific_params tie_encoder_decoder tokenizer_class torch_dtype "
+    "torchscript transformers.js_config transformers_version unsloth_fixed unsloth_version use_cache".split()
 )
 
 # Wrappers of a text model (Gemma 3 with vision) also describe parts that text never meets.
@@ -38,6 +91,17 @@ BESIDE_TEXT = frozenset(
     "vision_config mm_tokens_per_image boi_token_index eoi_token_index image_token_index boi_token_id eoi_token_id "
     "image_token_id".split()
 )
+
+ACTIVATIONS: dict[Any, Literal["silu", "gelu_tanh"]] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+ROPE_FIELDS = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
 
 
 def config_from_huggingface(published: Mapping[str, Any]) -> ModelConfig:
@@ -49,155 +113,170 @@ def config_from_huggingface(published: Mapping[str, Any]) -> ModelConfig:
     Raises:
       ValueError: the architecture, a field or a value is not honoured, or a needed field is missing.
     """
-    known = HONOURED | WITHOUT_EFFECT
-    if "text_config" in published:
-        text = {"tie_word_embeddings": published.get("tie_word_embeddings", True)} | dict(published["text_config"])
-        _refuse_unknown(published, known | BESIDE_TEXT)
-        published = text
+    if published.get("text_config") is not None:
+        if published.get("model_type") != "gemma3":
+            raise ValueError(f"model_type={published.get('model_type')!r} is not supported around a text_config")
+        _refuse_unknown(published, BESIDE_TEXT)
+        tied = published.get("tie_word_embeddings")
+        published = {"tie_word_embeddings": tied} | dict(published["text_config"])
     kind = published.get("model_type")
     if kind not in FAMILIES:
         raise ValueError(f"model_type={kind!r} is not supported; supported: {', '.join(FAMILIES)}")
-    _refuse_unknown(published, known)
+    _refuse_unknown(published, frozenset())
     family = FAMILIES[kind]
-    fields = _Fields(published)
+    for name in FOREIGN[family]:
+        if published.get(name) not in (None, False):
+            raise ValueError(f"config field {name}={published[name]!r} has no meaning for model_type={kind!r}")
+    fields = _Fields(DEFAULTS[family], published)
     gemma = family == "gemma3"
-    heads, width = fields.need("num_attention_heads"), fields.need("hidden_size")
-    layers = fields.need("num_hidden_layers")
-    head_width = fields.get("head_dim", 256 if gemma else width // heads)
+    heads, width = fields.integer("num_attention_heads"), fields.integer("hidden_size")
+    layers = fields.integer("num_hidden_layers")
+    bias = bool(fields["attention_bias"])
     theta, local_theta, scaling = _rope(fields, gemma=gemma)
     window, sliding = _windows(fields, family, layers)
-    fields.expect("attn_logit_softcapping", None)
-    fields.expect("use_bidirectional_attention", False)
     return ModelConfig(
         family=family,
-        vocabulary=fields.need("vocab_size"),
+        vocabulary=fields.integer("vocab_size"),
         width=width,
-        mlp_width=fields.need("intermediate_size"),
+        mlp_width=fields.integer("intermediate_size"),
         layers=layers,
         query_heads=heads,
-        key_heads=fields.get("num_key_value_heads", heads),
-        head_width=head_width,
-        context=fields.get("max_position_embeddings", 131_072 if gemma else 2048),
-        norm_epsilon=float(fields.get("rms_norm_eps", 1e-6)),
+        key_heads=fields.integer("num_key_value_heads", heads),
+        head_width=fields.integer("head_dim", width // heads),
+        context=fields.integer("max_position_embeddings"),
+        norm_epsilon=fields.number("rms_norm_eps"),
         norm_offset=gemma,
-        query_scale=float(fields.get("query_pre_attn_scalar", 256)) ** -0.5 if gemma else None,
+        query_scale=fields.number("query_pre_attn_scalar") ** -0.5 if gemma else None,
         rope_theta=theta,
         rope_scaling=scaling,
         local_rope_theta=local_theta,
         window=window,
         sliding=sliding,
-        qkv_bias=family == "qwen2" or bool(fields.get("attention_bias", False)),
-        output_bias=family != "qwen2" and bool(fields.get("attention_bias", False)),
-        mlp_bias=bool(fields.get("mlp_bias", False)),
+        qkv_bias=bias or family == "qwen2",
+        output_bias=bias,
+        mlp_bias=bool(fields["mlp_bias"]),
         query_key_norm=family in ("qwen3", "gemma3"),
         sandwich_norm=gemma,
         embedding_scale=width**0.5 if gemma else 1.0,
-        activation=_activation(fields, gemma=gemma),
-        tied=bool(fields.get("tie_word_embeddings", gemma)),
-        final_softcap=fields.get("final_logit_softcapping", None),
+        activation=_activation(fields, "hidden_activation" if gemma else "hidden_act"),
+        tied=bool(fields["tie_word_embeddings"]),
+        final_softcap=None if fields["final_logit_softcapping"] is None else fields.number("final_logit_softcapping"),
     )
 
 
 class _Fields:
-    """A published config with errors that name the field."""
+    """A published config over its family's defaults, with errors that name the field."""
 
-    def __init__(self, published: Mapping[str, Any]) -> None:
-        self.published = published
+    def __init__(self, defaults: Mapping[str, Any], published: Mapping[str, Any]) -> None:
+        said = {name: value for name, value in published.items() if value is not None or name in NULLABLE}
+        self._fields = dict(defaults) | said
 
-    def get(self, name: str, default: Any) -> Any:
-        value = self.published.get(name)
-        return default if value is None else value
+    def __getitem__(self, name: str) -> Any:
+        return self._fields.get(name)
 
-    def need(self, name: str) -> int:
-        value = self.published.get(name)
-        if not isinstance(value, int) or value < 1:
+    def integer(self, name: str, default: int | None = None) -> int:
+        value = self[name]
+        if value is None:
+            value = default
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"config field {name}={value!r}; a positive integer is needed")
         return value
 
-    def expect(self, name: str, only: Any) -> None:
-        value = self.published.get(name)
-        if value is not None and value != only:
-            raise ValueError(f"config field {name}={value!r} is not supported, only {only!r}")
+    def number(self, name: str) -> float:
+        return _number(name, self[name])
 
 
-def _refuse_unknown(published: Mapping[str, Any], known: frozenset[str]) -> None:
-    unknown = sorted(set(published) - known)
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        raise ValueError(f"config field {name}={value!r}; a positive number is needed")
+    return float(value)
+
+
+def _refuse_unknown(published: Mapping[str, Any], beside: frozenset[str]) -> None:
+    """Refuses fields that are neither honoured nor without effect; null ones say nothing."""
+    known = HONOURED | WITHOUT_EFFECT | beside | frozenset(FIXED)
+    unknown = {name for name, value in published.items() if name not in known and value is not None}
+    unknown |= {name for name, only in FIXED.items() if published.get(name) not in (None, only)}
     if unknown:
-        shown = ", ".join(f"{name}={published[name]!r}" for name in unknown)
+        shown = ", ".join(f"{name}={_short(published[name])}" for name in sorted(unknown))
         raise ValueError(f"config fields that are not honoured: {shown}")
 
 
-def _activation(fields: _Fields, *, gemma: bool) -> str:
-    name = fields.get("hidden_activation" if gemma else "hidden_act", "gelu_pytorch_tanh" if gemma else "silu")
-    names = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
-    if name not in names:
-        raise ValueError(f"hidden_act={name!r} is not supported; supported: {', '.join(names)}")
-    return names[name]
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _activation(fields: _Fields, name: str) -> Literal["silu", "gelu_tanh"]:
+    if fields[name] not in ACTIVATIONS:
+        raise ValueError(f"{name}={fields[name]!r} is not supported; supported: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[fields[name]]
 
 
 def _rope(fields: _Fields, *, gemma: bool) -> tuple[float, float | None, RopeScaling | None]:
-    """Base of global layers, base of local layers, scaling of global layers."""
-    parameters = fields.get("rope_parameters", None)
-    if parameters is None:
-        theta = fields.get("rope_theta", 1_000_000.0 if gemma else 10_000.0)
-        local = fields.get("rope_local_base_freq", 10_000.0) if gemma else None
-        return float(theta), local, _scaling(fields.get("rope_scaling", None))
-    if gemma:
-        whole, part = parameters["full_attention"], parameters["sliding_attention"]
-        if _scaling(part) is not None:
+    """Base of global layers, base of sliding layers where it is another, scaling of global layers."""
+    theta, local = fields["rope_theta"], fields["rope_local_base_freq"]
+    if fields["rope_scaling"] and fields["rope_parameters"]:
+        raise ValueError("the config has both rope_scaling and rope_parameters, its older and its newer name")
+    published = fields["rope_scaling"] or fields["rope_parameters"] or {}
+    if not isinstance(published, Mapping):
+        raise ValueError(f"rope parameters {published!r} are not a record of fields")
+    if gemma and fields["rope_parameters"]:
+        unknown = sorted(published.keys() - {"full_attention", "sliding_attention"})
+        if unknown:
+            raise ValueError(f"rope_parameters has fields that are not honoured: {', '.join(unknown)}")
+        part = published.get("sliding_attention") or {}
+        published = published.get("full_attention") or {}
+        if _scaling(part, fields) is not None:
             raise ValueError(f"rope_parameters of sliding layers are scaled ({part!r}), which is not supported")
-        return float(whole["rope_theta"]), float(part["rope_theta"]), _scaling(whole)
-    return float(parameters.get("rope_theta", 10_000.0)), None, _scaling(parameters)
+        local = part.get("rope_theta", local)
+    theta = published.get("rope_theta", theta)
+    scaling = _scaling(published, fields)
+    return _number("rope_theta", theta), _number("rope_local_base_freq", local) if gemma else None, scaling
 
 
-def _scaling(published: Mapping[str, Any] | None) -> RopeScaling | None:
-    if not published:
-        return None
-    kind = published.get("rope_type", published.get("type", "default"))
-    if kind == "default":
-        known = {"rope_type", "type", "rope_theta"}
-    elif kind == "linear":
-        known = {"rope_type", "type", "rope_theta", "factor"}
-    elif kind == "llama3":
-        known = {"rope_type", "type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor"}
-        known |= {"original_max_position_embeddings"}
-    else:
-        raise ValueError(f"rope_type={kind!r} is not supported; supported: default, linear, llama3")
-    unknown = sorted(set(published) - known)
+def _scaling(published: Mapping[str, Any], fields: _Fields) -> RopeScaling | None:
+    kind = published.get("rope_type") or published.get("type") or "default"
+    if kind not in ROPE_FIELDS:
+        raise ValueError(f"rope_type={kind!r} is not supported; supported: {', '.join(ROPE_FIELDS)}")
+    unknown = sorted(published.keys() - {"rope_type", "type", "rope_theta", *ROPE_FIELDS[kind]})
+    if unknown == ["partial_rotary_factor"] and published["partial_rotary_factor"] == 1.0:
+        unknown = []
     if unknown:
-        raise ValueError(f"rope scaling {kind!r} has fields that are not honoured: {', '.join(unknown)}")
+        shown = ", ".join(f"{name}={_short(published[name])}" for name in unknown)
+        raise ValueError(f"rope_type={kind!r} has fields that are not honoured: {shown}")
+    original = {"original_max_position_embeddings": fields["max_position_embeddings"]}
+    values = {name: _number(name, (original | dict(published)).get(name)) for name in ROPE_FIELDS[kind]}
     if kind == "default":
         return None
     if kind == "linear":
-        return RopeScaling("linear", float(published["factor"]))
-    return RopeScaling(
-        "llama3",
-        float(published["factor"]),
-        float(published["low_freq_factor"]),
-        float(published["high_freq_factor"]),
-        int(published["original_max_position_embeddings"]),
-    )
+        return RopeScaling("linear", values["factor"])
+    factor, low, high, context = values.values()
+    if high <= low:
+        raise ValueError(f"rope high_freq_factor={high} must be greater than low_freq_factor={low}")
+    return RopeScaling("llama3", factor, low, high, int(context))
 
 
 def _windows(fields: _Fields, family: str, layers: int) -> tuple[int | None, tuple[bool, ...]]:
-    """Window and which layers slide."""
-    window = fields.get("sliding_window", None)
-    types = fields.get("layer_types", None)
+    """The window, and which layers have one."""
+    types = fields["layer_types"]
+    qwen = family in ("qwen2", "qwen3")
     if types is not None:
         unknown = set(types) - {"full_attention", "sliding_attention"}
         if unknown:
             raise ValueError(f"layer_types holds {sorted(unknown)}; only full and sliding attention are supported")
         sliding = tuple(kind == "sliding_attention" for kind in types)
+        if qwen and any(sliding) and not fields["use_sliding_window"]:
+            raise ValueError("layer_types holds sliding_attention while use_sliding_window is false")
     elif family == "gemma3":
-        pattern = fields.get("sliding_window_pattern", fields.get("_sliding_window_pattern", 6))
-        sliding = tuple((index + 1) % pattern != 0 for index in range(layers))
+        period = fields.integer("_sliding_window_pattern", fields.integer("sliding_window_pattern"))
+        sliding = tuple((index + 1) % period != 0 for index in range(layers))
     elif family == "mistral":
-        sliding = (window is not None,) * layers
-    elif family in ("qwen2", "qwen3") and fields.get("use_sliding_window", False):
-        full = fields.get("max_window_layers", 28)
-        sliding = tuple(index >= full for index in range(layers))
+        sliding = (fields["sliding_window"] is not None,) * layers
+    elif qwen and fields["use_sliding_window"] and fields["sliding_window"] is not None:
+        sliding = tuple(index >= fields["max_window_layers"] for index in range(layers))
     else:
         sliding = ()
     if not any(sliding):
         return None, ()
-    return fields.need("sliding_window"), sliding
+    return fields.integer("sliding_window"), sliding

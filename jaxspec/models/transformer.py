@@ -8,7 +8,7 @@ Shapes: B lanes, N nodes, W residual width, F MLP width, Q query heads, K key he
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -216,10 +216,13 @@ class LinenModelFn:
     module: nn.Module
 
     def __call__(self, params: Params, block: Block, cache: KVCache, *, with_logits: bool = True) -> BlockOutput:
-        return self.module.apply({"params": params}, block, cache, with_logits=with_logits)
+        output = self.module.apply({"params": params}, block, cache, with_logits=with_logits)
+        return cast(BlockOutput, output)
 
 
-def transformer_fn(config: ModelConfig, dtype: jax.typing.DTypeLike = jnp.float32, *, strict: bool = False) -> LinenModelFn:
+def transformer_fn(
+    config: ModelConfig, dtype: jax.typing.DTypeLike = jnp.float32, *, strict: bool = False
+) -> LinenModelFn:
     """The `ModelFn` of a config: chunked prefix reads on CPU, whole reads elsewhere.
 
     Args:

@@ -51,9 +51,7 @@ PROMPTS: tuple[DemoPrompt, ...] = (
     ),
     DemoPrompt("chat", "rain", "Why does it rain more on one side of a mountain range than on the other?"),
     DemoPrompt("chat", "garden", "My small balcony has four hours of sun. Suggest five plants and say why."),
-    DemoPrompt(
-        "chat", "museum letter", "Write a short, friendly letter that asks a museum about a school visit."
-    ),
+    DemoPrompt("chat", "museum letter", "Write a short, friendly letter that asks a museum about a school visit."),
     DemoPrompt(
         "editing",
         "move a meeting",
@@ -95,8 +93,7 @@ PROMPTS: tuple[DemoPrompt, ...] = (
     DemoPrompt(
         "arithmetic",
         "apples",
-        "A box holds 24 apples. A shop buys 6 boxes and sells 97 apples. How many apples are left? "
-        "Work step by step.",
+        "A box holds 24 apples. A shop buys 6 boxes and sells 97 apples. How many apples are left? Work step by step.",
     ),
     DemoPrompt(
         "arithmetic",

@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 
 from jaxspec.models.config import ModelConfig
+from jaxspec.weights.safetensors import GIT_LFS
 
 GLOBAL = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -50,19 +51,23 @@ class GGUFFile:
         """
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
+        size = path.stat().st_size
         with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise ValueError(f"{path} is not a GGUF file: it does not begin with GGUF")
+            start = file.read(len(GIT_LFS))
+        if start == GIT_LFS:
+            raise ValueError(f"{path} is a git-lfs pointer, not weights; run `git lfs pull`")
+        if start[:4] != b"GGUF":
+            raise ValueError(f"{path} is not a GGUF file: its {size} bytes do not begin with GGUF")
         try:
             reader = gguf.GGUFReader(path)
-        except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is truncated or corrupt: {error}") from None
-        size = path.stat().st_size
+            metadata = {name: field.contents() for name, field in reader.fields.items()}
+        except (ValueError, IndexError, KeyError) as error:
+            raise ValueError(f"{path} is truncated or corrupt, fetch it again: {error}") from None
         for tensor in reader.tensors:
             if int(tensor.data_offset) + int(tensor.n_bytes) > size:
                 raise ValueError(f"{path} is truncated: tensor {tensor.name} ends beyond its {size} bytes")
         self.path = path
-        self.metadata: Mapping[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
+        self.metadata: Mapping[str, Any] = metadata
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
 
     def read(self, name: str) -> np.ndarray:

@@ -74,4 +74,5 @@ def _read_folder(
         raise ValueError(f"{described} is not JSON; fetch it again") from None
     config = config_from_huggingface(published)
     tokenizer = tokenizer_from_folder(path)
-    return config, assemble(SafetensorsFolder(path), config, dtype=dtype, sharding=sharding), tokenizer
+    source = SafetensorsFolder(path, text_only="text_config" in published)
+    return config, assemble(source, config, dtype=dtype, sharding=sharding), tokenizer

@@ -25,7 +25,7 @@ def save_params(folder: str | Path, config: ModelConfig, params: Params) -> None
     if (folder / CONFIG_FILE).exists():
         raise FileExistsError(f"{folder} already holds a checkpoint; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    ocp.save(folder / PARAMS_FOLDER, params)
+    ocp.save(str(folder / PARAMS_FOLDER), params)
     (folder / CONFIG_FILE).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
@@ -53,7 +53,7 @@ def restore_params(
             else sharding(entry.path, entry.shape)
         )
         node[entry.path[-1]] = jax.ShapeDtypeStruct(entry.shape, dtype, sharding=where)
-    return config, ocp.load(folder / PARAMS_FOLDER, abstract)
+    return config, ocp.load(str(folder / PARAMS_FOLDER), abstract)
 
 
 def config_from_dict(fields: dict) -> ModelConfig:

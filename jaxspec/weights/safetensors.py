@@ -4,6 +4,7 @@ Headers are checked before a byte of weights is used, so that a file cut short i
 """
 
 import json
+import math
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,8 +34,12 @@ DTYPES = {
 class SafetensorsFolder:
     """The tensors of a folder, by name."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, text_only: bool = False) -> None:
         """Reads and checks every header.
+
+        Args:
+          folder: holds the file or its shards.
+          text_only: the model is wrapped with others (vision): keep the text model, under its own names.
 
         Raises:
           FileNotFoundError: there is no such file, or a shard is missing.
@@ -42,7 +47,10 @@ class SafetensorsFolder:
         """
         self._entries: dict[str, tuple[Path, np.dtype, tuple[int, ...], int]] = {}
         for path in _files(folder):
-            for name, (dtype, shape, start) in _read_header(path).items():
+            for published, (dtype, shape, start) in _read_header(path).items():
+                name = _text_name(published) if text_only else published
+                if name is None:
+                    continue
                 if name in self._entries:
                     raise ValueError(f"{path} repeats tensor {name} of {self._entries[name][0].name}")
                 self._entries[name] = (path, dtype, shape, start)
@@ -62,15 +70,14 @@ class SafetensorsFolder:
 
 
 def _files(folder: Path) -> list[Path]:
-    index = folder / INDEX
-    if not index.exists():
-        single = folder / SINGLE
-        if not single.exists():
-            raise FileNotFoundError(f"{folder} holds neither {SINGLE} nor {INDEX}")
+    single, index = folder / SINGLE, folder / INDEX
+    if single.exists():
         return [single]
+    if not index.exists():
+        raise FileNotFoundError(f"{folder} holds neither {SINGLE} nor {INDEX}")
     try:
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+        shards = sorted({str(shard) for shard in json.loads(index.read_text())["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} is not an index of shards: {error!r}") from None
     paths = [folder / shard for shard in shards]
     for path in paths:
@@ -95,21 +102,43 @@ def _read_header(path: Path) -> dict[str, tuple[np.dtype, tuple[int, ...], int]]
             raise ValueError(f"{path} is truncated or corrupt: its header claims {length} bytes of {size}")
         file.seek(8)
         raw = file.read(length)
-    try:
-        header = json.loads(raw)
-    except ValueError:
-        raise ValueError(f"{path} is corrupt: its header is not JSON") from None
-    header.pop("__metadata__", None)
     found, end = {}, 0
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        if entry["dtype"] not in DTYPES:
-            raise ValueError(f"{path}: tensor {name} has type {entry['dtype']}, which is not supported")
-        dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
-        first, last = entry["data_offsets"]
-        if first != end or last - first != dtype.itemsize * int(np.prod(shape, dtype=object)):
+    for name, kind, shape, first, last in _records(path, raw):
+        if kind not in DTYPES:
+            raise ValueError(f"{path}: tensor {name} has type {kind}, which is not supported")
+        dtype = DTYPES[kind]
+        if first != end or last - first != dtype.itemsize * math.prod(shape):
             raise ValueError(f"{path} is corrupt: tensor {name} does not fill bytes {first} to {last}")
         found[name] = (dtype, shape, 8 + length + first)
         end = last
     if 8 + length + end != size:
         raise ValueError(f"{path} is truncated or corrupt: {size} bytes instead of {8 + length + end}")
     return found
+
+
+def _records(path: Path, raw: bytes) -> list[tuple[str, str, tuple[int, ...], int, int]]:
+    """(name, type, shape, first byte, last byte) of every tensor, in the order of the file."""
+    try:
+        header = json.loads(raw)
+        header.pop("__metadata__", None)
+        records = []
+        for name, entry in header.items():
+            first, last = entry["data_offsets"]
+            sizes = (*entry["shape"], first, last)
+            if not all(isinstance(size, int) and size >= 0 for size in sizes):
+                raise TypeError(f"tensor {name} has sizes {sizes}")
+            records.append((name, str(entry["dtype"]), tuple(entry["shape"]), first, last))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is corrupt: its header does not describe tensors ({error})") from None
+    return sorted(records, key=lambda record: record[3:])
+
+
+def _text_name(name: str) -> str | None:
+    """The name of a wrapped text model's tensor on its own, or None for tensors of what is wrapped beside it."""
+    inner = name.removeprefix("model.")
+    if inner.startswith(("vision_tower.", "multi_modal_projector.")):
+        return None
+    if not inner.startswith("language_model."):
+        return name
+    inner = inner.removeprefix("language_model.").removeprefix("model.")
+    return inner if inner.startswith("lm_head.") else f"model.{inner}"

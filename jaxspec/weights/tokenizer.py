@@ -11,7 +11,13 @@ import tokenizers
 from jaxspec.weights.chat_template import render_chat
 
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>")
-FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "config.json")
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "config.json",
+)
 
 
 class Tokenizer:
@@ -166,7 +172,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     Raises:
       ValueError: the metadata describes none.
     """
-    from transformers.integrations.gguf import convert_gguf_tokenizer
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
 
     prefix = "tokenizer.ggml."
     fields = {name.removeprefix(prefix): value for name, value in metadata.items() if name.startswith(prefix)}

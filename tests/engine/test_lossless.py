@@ -128,9 +128,7 @@ def test_the_oracle_is_accepted_whole() -> None:
 def test_every_limit_within_a_block(name: str) -> None:
     prompt = random_prompts(1, seed=5)[0]
     expected = greedy_continuation(model(), prompt, 12)
-    out = [
-        jaxspec.generate(model(), prompt, drafter=DRAFTERS[name], max_new_tokens=n, cache=128) for n in range(13)
-    ]
+    out = [jaxspec.generate(model(), prompt, drafter=DRAFTERS[name], max_new_tokens=n, cache=128) for n in range(13)]
     assert [o.ids[0] for o in out] == [expected[:n] for n in range(13)]
     assert {o.finish[0] for o in out} == {"length"}
 

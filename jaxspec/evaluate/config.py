@@ -1,0 +1,59 @@
+"""Experiments as data: a YAML file is one frozen dataclass, and an unknown key is an error."""
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+
+
+def read_config(path: str | Path, kind: type[T]) -> T:
+    """The dataclass `kind` that a YAML file describes; lists become tuples.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is no mapping, names an unknown key, or lacks one without a default.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"config {path} does not exist")
+    raw = yaml.safe_load(path.read_text())
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path} is not a mapping of settings")
+    return _build(raw, kind, str(path))
+
+
+def _build(raw: dict[str, Any], kind: type[T], where: str) -> T:
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(raw) - set(fields))
+    if unknown:
+        raise ValueError(f"{where}: unknown settings {', '.join(unknown)}; known: {', '.join(fields)}")
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in raw and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"{where}: missing settings {', '.join(missing)}")
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _value(value, hints[name], f"{where}: {name}") for name, value in raw.items()})
+
+
+def _value(value: Any, hint: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _build(value, hint, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value(item, typing.get_args(hint)[0], where) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    allowed = typing.get_args(hint) if origin in (types.UnionType, typing.Union) else (hint,)
+    plain = tuple(kind for kind in allowed if isinstance(kind, type))
+    if plain and (not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain)):
+        names = ", ".join(kind.__name__ for kind in plain)
+        raise ValueError(f"{where}={value!r} is not of type {names}")
+    return value
