@@ -28,12 +28,12 @@ def build(config: ModelConfig, chunk: int | None = 8, by_slot: bool = False):
     params = fn.module.init(jax.random.key(0), chain_block(jnp.zeros((1, 1), jnp.int32)), empty)["params"]
     noise = iter(jax.random.split(jax.random.key(1), 200))
     params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(next(noise), p.shape), params)
-    return fn, params
+    return jax.jit(fn), params
 
 
-def whole(fn, params, ids):
+def whole(config, fn, params, ids):
     """Logits of `ids` (B, T) in one block."""
-    cache = kv_cache.init_cache(fn.module.config, ids.shape[0], SLOTS, jnp.float32)
+    cache = kv_cache.init_cache(config, ids.shape[0], SLOTS, jnp.float32)
     return fn(params, chain_block(ids), cache).logits
 
 
@@ -43,7 +43,7 @@ def test_blocks_through_the_cache_equal_one_block(name: str, chunk: int | None) 
     fn, params = build(CONFIGS[name], chunk)
     lanes = 2
     ids = jax.random.randint(jax.random.key(2), (lanes, 20), 0, 31)
-    expected = whole(fn, params, ids)
+    expected = whole(CONFIGS[name], fn, params, ids)
     cache = kv_cache.init_cache(CONFIGS[name], lanes, SLOTS, jnp.float32)
     start, got = 0, []
     for width in (1, 6, 3, 1, 9):
@@ -73,7 +73,7 @@ def test_every_node_of_a_tree_equals_its_own_path(name: str) -> None:
     got = fn(params, Block(nodes, depth, jnp.asarray(ancestors), jnp.int32(0)), cache).logits
     for node, path in enumerate(paths):
         text = jnp.concatenate([prefix, nodes[:, np.array(path)]], axis=1)
-        np.testing.assert_allclose(got[0, node], whole(fn, params, text)[0, -1], atol=2e-5)
+        np.testing.assert_allclose(got[0, node], whole(CONFIGS[name], fn, params, text)[0, -1], atol=2e-5)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
