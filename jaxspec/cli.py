@@ -1,4 +1,4 @@
-"""The `jaxspec` command: pull, generate, demo.
+"""The `jaxspec` command: pull, generate, demo, bench.
 
 Results go to standard output, everything else to standard error. Errors are one line and exit code 2, with
 `--debug` a traceback; an interrupt is exit code 130.
@@ -32,6 +32,9 @@ from jaxspec.drafters.spec import parse_drafter
 from jaxspec.engine.result import Generation, GenerationStatistics
 from jaxspec.evaluate import demo as demonstration
 from jaxspec.evaluate import demo_report
+from jaxspec.evaluate.bench import BenchRow
+from jaxspec.evaluate.bench import bench as bench_drafters
+from jaxspec.evaluate.report import markdown_table
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.tasks.demo_prompts import PROMPTS
 from jaxspec.tasks.prompt_file import read_prompt_file
@@ -162,6 +165,55 @@ def demo(
         demo_report.print_summary(rows, lm.name, seconds, screen)
     if not all(row.identical for row in rows):
         raise typer.Exit(DIFFERENT)
+
+
+@app.command()
+def bench(
+    prompts: Annotated[Path, typer.Option(help='JSON lines of {"prompt": "..."}.')],
+    drafter: Annotated[list[str], typer.Option("--drafter", "-d", help="name:key=value,...; repeatable.")],
+    model: Model = DEFAULT_MODEL,
+    chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens a prompt.")] = 128,
+    rounds: Annotated[int, typer.Option(help="Timed runs of each prompt; medians are shown.")] = 1,
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare drafters with plain decoding on the prompts of a file.
+
+    The exit code is 1 when ids differ from plain decoding.
+    """
+    chosen = {name: parse_drafter(name) for name in drafter}
+    texts = read_prompt_file(prompts)
+    with _status(f"loading {model}"):
+        lm = jaxspec.load(model, dtype=dtype)
+    with _progress() as progress:
+        task = progress.add_task("decoding", total=len(texts) * rounds)
+        rows = bench_drafters(
+            lm,
+            texts,
+            chosen,
+            max_new_tokens=max_new_tokens,
+            chat=chat,
+            rounds=rounds,
+            advance=lambda: progress.update(task, advance=1),
+        )
+    if as_json:
+        _print_json({"model": lm.name, "rows": [row._asdict() for row in rows]})
+    else:
+        print(markdown_table([_bench_line(row) for row in rows]), end="")
+    if not all(row.identical for row in rows):
+        raise typer.Exit(DIFFERENT)
+
+
+def _bench_line(row: BenchRow) -> dict[str, Any]:
+    return {
+        "drafter": row.drafter,
+        "tokens / call": row.tokens_per_call,
+        "speed / plain": "-" if row.speed_ratio is None else row.speed_ratio,
+        "identical": "yes" if row.identical else "no",
+        "accepted by source": ", ".join(f"{name} {share:.0%}" for name, share in row.sources.items()) or "-",
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -193,3 +193,27 @@ def test_demo_fails_when_ids_differ(run, monkeypatch):
     code, out, _ = run("demo", "--model", "MODEL")
     assert code == cli.DIFFERENT
     assert "identical to plain decoding: NO" in out
+
+
+def test_bench_compares_drafters_with_plain_decoding(run, tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
+    code, out, _ = run(
+        "bench", "--model", "MODEL", "--prompts", str(file), "--max-new-tokens", "12",
+        "-d", "plain", "-d", "context_ngram:width=3", "--json",
+    )  # fmt: skip
+    assert code == 0
+    plain, drafted = json.loads(out)["rows"]
+    assert (plain["drafter"], plain["tokens_per_call"], plain["identical"]) == ("plain", 1.0, True)
+    assert drafted["identical"] and drafted["tokens_per_call"] >= 1.0 and drafted["speed_ratio"] > 0
+    assert drafted["prompts"] == 3 and set(drafted["sources"]) == {"context_ngram"}
+
+
+def test_bench_prints_a_table(run, tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(json.dumps({"prompt": PROMPTS[0]}) + "\n")
+    code, out, _ = run(
+        "bench", "--model", "MODEL", "--prompts", str(file), "--max-new-tokens", "8", "-d", "context_ngram:width=3"
+    )
+    assert code == 0
+    assert out.startswith("| drafter | tokens / call |") and "| yes | context_ngram " in out

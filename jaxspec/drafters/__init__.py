@@ -2,5 +2,6 @@
 
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.drafters.context_ngram import context_ngram
+from jaxspec.drafters.mix import mix
 
-__all__ = ["autoregressive", "context_ngram"]
+__all__ = ["autoregressive", "context_ngram", "mix"]

@@ -25,7 +25,9 @@ def parse_drafter(text: str) -> Drafter:
       ValueError: an unknown name or key, a value of the wrong type or out of range, or a malformed text.
     """
     name, _, settings = text.strip().partition(":")
-    builders = {PLAIN: drafters.autoregressive} | {other: getattr(drafters, other) for other in drafters.__all__}
+    builders = {PLAIN: drafters.autoregressive} | {
+        other: getattr(drafters, other) for other in drafters.__all__ if other != "mix"
+    }
     if name not in builders:
         raise ValueError(f"unknown drafter {name!r}; known: {', '.join(builders)}")
     types = _settings(builders[name])
