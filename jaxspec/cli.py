@@ -40,7 +40,7 @@ from jaxspec.tasks.demo_prompts import PROMPTS
 from jaxspec.tasks.prompt_file import read_prompt_file
 
 DEFAULT_MODEL = "smollm2-135m"
-DEFAULT_DRAFTER = "context_ngram:width=7"  # with the last token, blocks of eight
+DEFAULT_DRAFTER = "best"
 DIFFERENT, FAILED, INTERRUPTED = 1, 2, 130  # exit codes
 
 app = typer.Typer(

@@ -1,7 +1,12 @@
 """Drafters: where proposals come from. One a file; every instance is a frozen dataclass."""
 
 from jaxspec.drafters.autoregressive import autoregressive
+from jaxspec.drafters.best import best
 from jaxspec.drafters.context_ngram import context_ngram
+from jaxspec.drafters.corpus import corpus
+from jaxspec.drafters.lookahead import lookahead
 from jaxspec.drafters.mix import mix
+from jaxspec.drafters.suffix import suffix
+from jaxspec.drafters.token_recycling import token_recycling
 
-__all__ = ["autoregressive", "context_ngram", "mix"]
+__all__ = ["autoregressive", "best", "context_ngram", "corpus", "lookahead", "mix", "suffix", "token_recycling"]

@@ -266,8 +266,8 @@ def _windows(fields: _Fields, family: str, layers: int) -> tuple[int | None, tup
         if unknown:
             raise ValueError(f"layer_types holds {sorted(unknown)}; only full and sliding attention are supported")
         sliding = tuple(kind == "sliding_attention" for kind in types)
-        if qwen and any(sliding) and not fields["use_sliding_window"]:
-            raise ValueError("layer_types holds sliding_attention while use_sliding_window is false")
+        if family != "gemma3" and any(sliding) and not fields["use_sliding_window"]:
+            raise ValueError("layer_types holds sliding_attention, but use_sliding_window is not true")
     elif family == "gemma3":
         period = fields.integer("_sliding_window_pattern", fields.integer("sliding_window_pattern"))
         sliding = tuple((index + 1) % period != 0 for index in range(layers))

@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 import jinja2.sandbox
 
 
@@ -22,7 +24,7 @@ def render_chat(template: str, messages: Sequence[Mapping[str, str]], **tokens: 
       ValueError: the template is malformed, refuses the messages, or tries what a sandbox forbids.
     """
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _Generation]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
@@ -32,8 +34,18 @@ def render_chat(template: str, messages: Sequence[Mapping[str, str]], **tokens: 
         return environment.from_string(template).render(
             messages=list(messages), add_generation_prompt=True, tools=None, **given
         )
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, TypeError) as error:
         raise ValueError(f"the chat template cannot be rendered: {error}") from None
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %} ... {% endgeneration %}`, which marks the model's own words for training, as its content."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:

@@ -57,7 +57,9 @@ class GGUFFile:
         if start == GIT_LFS:
             raise ValueError(f"{path} is a git-lfs pointer, not weights; run `git lfs pull`")
         if start[:4] != b"GGUF":
-            raise ValueError(f"{path} is not a GGUF file: its {size} bytes do not begin with GGUF")
+            raise ValueError(
+                f"{path} is not a GGUF file: its {size} bytes do not begin with GGUF; safetensors go by their folder"
+            )
         try:
             reader = gguf.GGUFReader(path)
             metadata = {name: field.contents() for name, field in reader.fields.items()}

@@ -9,12 +9,14 @@ from jaxspec.models.config import ModelConfig
 from jaxspec.models.from_gguf import config_from_gguf
 from jaxspec.models.from_huggingface import config_from_huggingface
 from jaxspec.models.model_fn import Params
+from jaxspec.weights.folder_tokenizer import has_tokenizer, tokenizer_from_folder
 from jaxspec.weights.gguf import ROPE_FACTORS, GGUFFile, GGUFSource
+from jaxspec.weights.gguf_tokenizer import tokenizer_from_gguf
 from jaxspec.weights.orbax import CONFIG_FILE, restore_params
 from jaxspec.weights.parameters import Sharding, assemble
 from jaxspec.weights.pull import pull
 from jaxspec.weights.safetensors import SafetensorsFolder
-from jaxspec.weights.tokenizer import FILES, Tokenizer, tokenizer_from_folder, tokenizer_from_gguf
+from jaxspec.weights.tokenizer import Tokenizer
 
 
 def read_model(
@@ -38,7 +40,7 @@ def read_model(
       ValueError: its description or its weights are not honoured.
       ConnectionError: it would have to be fetched and cannot be.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if not path.exists():
         if path.suffix == ".gguf" or path.is_absolute() or str(source).startswith("."):
             raise FileNotFoundError(f"{source} does not exist")
@@ -47,7 +49,7 @@ def read_model(
         return _read_gguf(path, dtype, sharding)
     if (path / CONFIG_FILE).exists():
         config, params = restore_params(path, dtype=dtype, sharding=sharding)
-        tokenizer = tokenizer_from_folder(path) if (path / FILES[0]).exists() else None
+        tokenizer = tokenizer_from_folder(path) if has_tokenizer(path) else None
         return config, params, tokenizer
     return _read_folder(path, dtype, sharding)
 
@@ -72,6 +74,8 @@ def _read_folder(
         published = json.loads(described.read_text())
     except ValueError:
         raise ValueError(f"{described} is not JSON; fetch it again") from None
+    if not isinstance(published, dict):
+        raise ValueError(f"{described} is not a JSON object; fetch it again")
     config = config_from_huggingface(published)
     tokenizer = tokenizer_from_folder(path)
     source = SafetensorsFolder(path, text_only="text_config" in published)

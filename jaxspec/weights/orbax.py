@@ -36,12 +36,16 @@ def restore_params(
 
     Raises:
       FileNotFoundError: the folder holds no checkpoint.
-      ValueError: its config has fields this version does not know.
+      ValueError: its config is malformed or has fields this version does not know, or the parameters are damaged or
+        another model's.
     """
     folder = Path(folder).resolve()
     if not (folder / CONFIG_FILE).exists():
         raise FileNotFoundError(f"{folder} holds no checkpoint: {CONFIG_FILE} is missing")
-    config = config_from_dict(json.loads((folder / CONFIG_FILE).read_text()))
+    try:
+        config = config_from_dict(json.loads((folder / CONFIG_FILE).read_text()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / CONFIG_FILE} does not describe a model: {error}") from None
     abstract = parameter_shapes(config, dtype)
     for entry in entries(config):
         node = abstract
@@ -53,14 +57,18 @@ def restore_params(
             else sharding(entry.path, entry.shape)
         )
         node[entry.path[-1]] = jax.ShapeDtypeStruct(entry.shape, dtype, sharding=where)
-    return config, ocp.load(str(folder / PARAMS_FOLDER), abstract)
+    try:
+        return config, ocp.load(str(folder / PARAMS_FOLDER), abstract)
+    except Exception as error:  # of several libraries, over many lines
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{folder / PARAMS_FOLDER} does not hold the parameters of {CONFIG_FILE}: {reason}") from None
 
 
 def config_from_dict(fields: dict) -> ModelConfig:
     """The config that `dataclasses.asdict` made `fields` of."""
     unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(ModelConfig)})
     if unknown:
-        raise ValueError(f"{CONFIG_FILE} has fields this version does not know: {', '.join(unknown)}")
+        raise ValueError(f"fields this version does not know: {', '.join(unknown)}")
     scaling = fields.get("rope_scaling")
     return ModelConfig(
         **{

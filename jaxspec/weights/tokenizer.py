@@ -1,23 +1,23 @@
-"""Text to ids and back, and what every id contributes to a text, from a folder or from GGUF metadata."""
+"""Text to ids and back, and what every id contributes to a text.
+
+Built by `tokenizer_from_folder` and `tokenizer_from_gguf`, modules of those origins.
+"""
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import processors
 
 from jaxspec.weights.chat_template import render_chat
 
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>")
-FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "config.json",
-)
+TOKENIZER_FILE = "tokenizer.json"
+SETTINGS_FILE = "tokenizer_config.json"
+GENERATION_FILE = "generation_config.json"
 
 
 class Tokenizer:
@@ -25,30 +25,31 @@ class Tokenizer:
 
     Attributes:
       bos_id: begins a text, if the model has such an id.
-      eos_ids: end a text or a turn.
+      eos_id: ends a text, if the model has such an id; the one chat templates speak of.
+      eos_ids: every id that ends a text or a turn.
     """
 
     def __init__(
         self,
         backend: tokenizers.Tokenizer,
         *,
-        bos_id: int | None,
-        eos_ids: Sequence[int],
-        prepend_bos: bool,
-        chat_template: str | None,
+        bos_id: int | None = None,
+        eos_id: int | None = None,
+        more_eos_ids: Iterable[int] = (),
+        chat_template: str | None = None,
     ) -> None:
-        """`prepend_bos` is for backends whose own post-processing does not add it."""
+        """The names in `TURN_ENDS` that the vocabulary knows join `eos_id` and `more_eos_ids`."""
         self._backend = backend
-        self._prepend_bos = prepend_bos and bos_id is not None
         self._chat_template = chat_template
         self.bos_id = bos_id
-        ends = [backend.token_to_id(name) for name in TURN_ENDS]
-        self.eos_ids = tuple(dict.fromkeys([*eos_ids, *(i for i in ends if i is not None)]))
+        self.eos_id = eos_id
+        ends = [eos_id, *more_eos_ids, *map(backend.token_to_id, TURN_ENDS)]
+        self.eos_ids = tuple(dict.fromkeys(int(end) for end in ends if end is not None))
 
-    @property
+    @functools.cached_property
     def vocabulary_size(self) -> int:
-        """Ids the tokenizer knows; a model's vocabulary may be padded beyond."""
-        return self._backend.get_vocab_size(with_added_tokens=True)
+        """One more than the largest id the tokenizer knows; a model's vocabulary may be padded beyond."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @property
     def has_chat_template(self) -> bool:
@@ -56,10 +57,7 @@ class Tokenizer:
 
     def encode(self, text: str, add_special: bool = True) -> list[int]:
         """Ids of a text, with the special tokens that begin one if `add_special`."""
-        ids = self._backend.encode(text, add_special_tokens=add_special).ids
-        if add_special and self._prepend_bos and ids[:1] != [self.bos_id]:
-            ids = [self.bos_id, *ids]
-        return ids
+        return self._backend.encode(text, add_special_tokens=add_special).ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Text of ids."""
@@ -69,36 +67,89 @@ class Tokenizer:
         """Ids of a conversation up to where the model answers; a bare text is one user turn.
 
         Raises:
-          ValueError: the model has no chat template.
+          ValueError: the model has no chat template, or it cannot render the messages.
         """
         if self._chat_template is None:
             raise ValueError("the model has no chat template; use chat=False, or a model tuned for conversation")
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        ends = [self._backend.id_to_token(i) for i in self.eos_ids]
         text = render_chat(
-            self._chat_template,
-            messages,
-            bos_token=None if self.bos_id is None else self._backend.id_to_token(self.bos_id),
-            eos_token=ends[0] if ends else None,
+            self._chat_template, messages, bos_token=self._name(self.bos_id), eos_token=self._name(self.eos_id)
         )
-        return self._backend.encode(text, add_special_tokens=False).ids
+        return self.encode(text, add_special=False)
 
-    @functools.cache  # noqa: B019 - tokenizers live as long as the program
     def token_bytes(self) -> list[bytes]:
-        """For every id, the bytes it adds to a decoded text; none for special tokens and unused ids."""
-        decoder = json.loads(self._backend.to_str())["decoder"] or {}
-        steps = {step["type"] for step in decoder.get("decoders", [decoder]) if "type" in step}
-        piece = _byte_level_piece if "ByteLevel" in steps else _sentence_piece
-        vocabulary = self._backend.get_vocab(with_added_tokens=True)
-        added = self._backend.get_added_tokens_decoder()
-        found = [b""] * (max(vocabulary.values(), default=-1) + 1)
-        for token, index in vocabulary.items():
-            if index not in added:
+        """For every id, the bytes it adds to a decoded text; none for special tokens and ids without a token.
+
+        Vocabularies that put a space before a text take it off again at its start, which is not seen here.
+
+        Raises:
+          ValueError: the tokenizer decodes by a rule that does not work token by token.
+        """
+        return self._token_bytes
+
+    @functools.cached_property
+    def _token_bytes(self) -> list[bytes]:
+        piece = _piece_rule(json.loads(self._backend.to_str())["decoder"])
+        special = {index for index, token in self._backend.get_added_tokens_decoder().items() if token.special}
+        found = [b""] * self.vocabulary_size
+        for token, index in self._backend.get_vocab(with_added_tokens=True).items():
+            if index not in special:
                 found[index] = piece(token)
-            elif not added[index].special:
-                found[index] = added[index].content.encode()
         return found
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the files that `tokenizer_from_folder` reads."""
+        folder = Path(folder)
+        self._backend.save(str(folder / TOKENIZER_FILE))
+        settings = {
+            "bos_token": self._name(self.bos_id),
+            "eos_token": self._name(self.eos_id),
+            "chat_template": self._chat_template,
+        }
+        settings = {name: value for name, value in settings.items() if value is not None}
+        (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        (folder / GENERATION_FILE).write_text(json.dumps({"eos_token_id": list(self.eos_ids)}, indent=2) + "\n")
+
+    def _name(self, index: int | None) -> str | None:
+        return None if index is None else self._backend.id_to_token(index)
+
+
+def begin_with(backend: tokenizers.Tokenizer, bos_id: int | None) -> None:
+    """Makes `backend` begin every encoded text with `bos_id`, or with nothing."""
+    name = None if bos_id is None else backend.id_to_token(bos_id)
+    if name is None:
+        backend.post_processor = processors.TemplateProcessing(single="$A")
+        return
+    backend.post_processor = processors.TemplateProcessing(single=f"{name} $A", special_tokens=[(name, bos_id)])
+
+
+def _piece_rule(decoder: Mapping[str, Any] | None) -> Callable[[str], bytes]:
+    """From a token's name to its bytes, as `decoder` (its JSON description) would have it."""
+    if decoder is None:
+        raise ValueError("stop strings need a tokenizer that decodes token by token; this one has no decoder")
+    steps: list[Mapping[str, Any]] = decoder.get("decoders", [decoder])
+    kinds = [step["type"] for step in steps]
+    if kinds == ["ByteLevel"]:
+        return _byte_level_piece
+    replaced: list[tuple[str, str]] = []
+    for step in steps:
+        kind = step["type"]
+        if kind == "Replace" and "String" in step["pattern"]:
+            replaced.append((step["pattern"]["String"], step["content"]))
+        elif kind == "Metaspace":
+            replaced.append((step["replacement"], " "))
+        elif kind not in ("ByteFallback", "Fuse", "Strip"):
+            raise ValueError(f"stop strings need a tokenizer that decodes token by token, not by {kind}")
+
+    def piece(token: str) -> bytes:
+        if "ByteFallback" in kinds and len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            return bytes([int(token[3:5], 16)])
+        for old, new in replaced:
+            token = token.replace(old, new)
+        return token.encode()
+
+    return piece
 
 
 def _byte_level_piece(token: str) -> bytes:
@@ -112,80 +163,3 @@ def _byte_alphabet() -> dict[str, int]:
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
-
-
-def _sentence_piece(token: str) -> bytes:
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bytes([int(token[3:5], 16)])
-    return token.replace("\u2581", " ").encode()
-
-
-def tokenizer_from_folder(folder: Path) -> Tokenizer:
-    """The tokenizer of a Hugging Face folder.
-
-    Raises:
-      FileNotFoundError: there is no `tokenizer.json`.
-    """
-    path = folder / FILES[0]
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{folder} has no tokenizer: {FILES[0]} is missing (the other files looked at: {', '.join(FILES[1:])})"
-        )
-    backend = tokenizers.Tokenizer.from_file(str(path))
-    settings = _json(folder / "tokenizer_config.json")
-    ends: list[int] = []
-    for name in ("generation_config.json", "config.json"):
-        value = _json(folder / name).get("eos_token_id")
-        ends += [value] if isinstance(value, int) else list(value or [])
-    named = backend.token_to_id(_content(settings.get("eos_token")))
-    if named is not None:
-        ends.append(named)
-    template = settings.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        template = next((t["template"] for t in template if t["name"] == "default"), None)
-    beside = folder / "chat_template.jinja"
-    if beside.exists():
-        template = beside.read_text()
-    bos = backend.token_to_id(_content(settings.get("bos_token")))
-    if bos is None:
-        bos = _json(folder / "config.json").get("bos_token_id")
-    return Tokenizer(backend, bos_id=bos, eos_ids=ends, prepend_bos=False, chat_template=template)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        raise ValueError(f"{path} is not JSON; fetch it again") from None
-
-
-def _content(token: Any) -> str:
-    """A special token is published as a text or as a record with its text."""
-    return (token.get("content") if isinstance(token, dict) else token) or ""
-
-
-def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer that GGUF metadata describes.
-
-    Raises:
-      ValueError: the metadata describes none.
-    """
-    from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
-
-    prefix = "tokenizer.ggml."
-    fields = {name.removeprefix(prefix): value for name, value in metadata.items() if name.startswith(prefix)}
-    if "model" not in fields or "tokens" not in fields:
-        raise ValueError("the GGUF file has no tokenizer: tokenizer.ggml.model or tokenizer.ggml.tokens is missing")
-    fields["tokenizer_type"] = fields["model"]
-    backend, _ = convert_gguf_tokenizer(metadata["general.architecture"], fields)
-    ends = [int(fields[name]) for name in ("eos_token_id", "eot_token_id") if name in fields]
-    bos = fields.get("bos_token_id")
-    return Tokenizer(
-        backend,
-        bos_id=None if bos is None else int(bos),
-        eos_ids=ends,
-        prepend_bos=bool(fields.get("add_bos_token", fields["model"] == "llama")),
-        chat_template=metadata.get("tokenizer.chat_template"),
-    )

@@ -66,6 +66,13 @@ DRAFTERS = {
     "padding": drafters.autoregressive(padding=4),
     "oracle": Oracle(),
     "noise": Noise(),
+    "suffix": drafters.suffix(width=5, rows=2),
+    "token_recycling": drafters.token_recycling(branches=3, nodes=16, start="empty"),
+    "corpus": drafters.corpus(width=5, slots=256),
+    "lookahead": drafters.lookahead(window=3, ngram=3, guesses=2),
+    "mix": drafters.mix(
+        drafters.suffix(width=5), drafters.token_recycling(branches=3, nodes=8, start="empty"), budget=9
+    ),
 }
 
 

@@ -258,6 +258,38 @@ def test_old_and_new_field_names_say_the_same(old: dict, rope: dict) -> None:
     assert config_from_huggingface(modern(old, rope)) == config_from_huggingface(old)
 
 
+def test_new_field_names_of_a_scaled_gemma() -> None:
+    rope = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    config = config_from_huggingface(modern(GEMMA3_270M, rope))
+    assert config.rope_scaling == RopeScaling("linear", 8.0) and config.local_rope_theta == 1e4
+
+
+def test_layers_one_by_one() -> None:
+    listed = {"layer_types": ["sliding_attention"] + ["full_attention"] * 27, "sliding_window": 8}
+    config = config_from_huggingface(QWEN3 | listed | {"use_sliding_window": True})
+    assert config.sliding == (True,) + (False,) * 27 and config.window == 8
+
+
+@pytest.mark.slow  # importing transformers imports PyTorch where there is one
+@pytest.mark.parametrize(
+    "name", ["LlamaConfig", "MistralConfig", "Qwen2Config", "Qwen3Config", "Gemma3TextConfig", "Gemma3Config"]
+)
+def test_what_transformers_writes_is_understood(name: str) -> None:
+    import transformers
+
+    made = getattr(transformers, name)()
+    config = config_from_huggingface(made.to_dict())
+    text = made.get_text_config()
+    assert (config.layers, config.width, config.vocabulary) == (
+        text.num_hidden_layers,
+        text.hidden_size,
+        text.vocab_size,
+    )
+
+
 def test_the_oldest_name_of_a_rope_type() -> None:
     config = config_from_huggingface(SMOLLM2 | {"rope_scaling": {"type": "linear", "factor": 4.0}})
     assert config.rope_scaling == RopeScaling("linear", 4.0)
@@ -292,6 +324,8 @@ REFUSED = [
     (SMOLLM2, "attention_multiplier", 0.1),
     (SMOLLM2, "hidden_size", "576"),
     (SMOLLM2, "vocab_size", 0),
+    (SMOLLM2, "key_heads", 5),
+    (SMOLLM2, "num_key_value_heads", 0),
     (SMOLLM2, "num_hidden_layers", None),
     (SMOLLM2, "rms_norm_eps", -1.0),
     (SMOLLM2, "rope_theta", 0),

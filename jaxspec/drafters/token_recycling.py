@@ -1,0 +1,245 @@
+"""Drafts from the target's own past opinions: of every token, what it last thought would follow.
+
+Token Recycling (Luo et al., arXiv 2408.08696): an adjacency table of likely successors, read along a fixed tree of
+ranks and rewritten from every verified node, rejected ones too. Here the table can start from the model's bigram
+instead of empty, several nodes with one token are told apart by rule, and lanes share what they learn.
+
+B lanes, N draft nodes, M = N + 1 block nodes, V vocabulary, R successors a token.
+"""
+
+import dataclasses
+import functools
+import heapq
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxspec.decode.types import Context, Draft, Verdict
+
+Template = tuple[tuple[int, ...], ...]
+STARTS = ("bigram", "empty")
+UPDATES = ("all", "path")
+EDGE_COST, RANK_COST = 5, 4  # a successor of rank r is taken to be right with probability exp(-(5 + 4 r) / unit)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenRecycling:
+    """A static tree filled from the table.
+
+    Attributes:
+      branches: R.
+      template: paths of ranks from the root, one a node, by depth.
+      start: what the table holds at first: the model's bigram, or nothing.
+      shared: one table for all lanes and requests; otherwise one a lane, renewed with every request.
+      updates: which verified nodes rewrite it: all, or those on the accepted path.
+    """
+
+    branches: int
+    template: Template
+    start: str
+    shared: bool
+    updates: str
+
+    is_chain = False
+
+    @property
+    def nodes(self) -> int:
+        return len(self.template)
+
+    @property
+    def depth(self) -> int:
+        return len(self.template[-1])
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return (self.nodes,)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return ("token_recycling",)
+
+    @property
+    def top(self) -> int:
+        return self.branches
+
+    def prepare(self, language_model: Any) -> jax.Array:
+        """(V, R) int32 the table at the start, -1 where nothing is known."""
+        vocabulary = language_model.config.vocabulary
+        if self.branches > vocabulary:
+            raise ValueError(f"branches={self.branches} is above the model's vocabulary of {vocabulary} ids; lower it")
+        if self.start == "empty":
+            return jnp.full((vocabulary, self.branches), -1, jnp.int32)
+        from jaxspec.drafters.model_tables import model_bigram  # reads the whole model, which an empty start need not
+
+        return model_bigram(language_model, self.branches)
+
+    def init(self, params: jax.Array, context: Context) -> jax.Array:
+        if self.shared:
+            return jnp.array(params, copy=True)  # the state is donated to the loop, the parameters are not
+        return jnp.tile(params[None], (context.length.shape[0], 1, 1))
+
+    def admit(self, params: jax.Array, state: jax.Array, context: Context, fresh: jax.Array) -> jax.Array:
+        return state if self.shared else jnp.where(fresh[:, None, None], params, state)
+
+    def propose(self, params: jax.Array, state: jax.Array, context: Context) -> tuple[Draft, jax.Array]:
+        parent, rank, depth = _arrays(self.template)
+        lanes = context.length.shape[0]
+        lane = jnp.arange(lanes)[:, None]
+        levels, valids = [context.root[:, None]], [jnp.ones((lanes, 1), bool)]
+        begin = 0  # block node where the level above starts
+        for level in range(1, self.depth + 1):
+            members = depth == level
+            above = parent[members] - begin
+            begin += levels[-1].shape[1]
+            token = levels[-1][:, above]
+            place = rank[members][None, :]
+            found = state[token, place] if self.shared else state[lane, token, place]
+            known = (found >= 0) & valids[-1][:, above]
+            levels.append(jnp.where(known, found, 0))
+            valids.append(known)
+
+        def same_for_all(values: np.ndarray) -> jax.Array:
+            return jnp.broadcast_to(jnp.asarray(values, jnp.int32), (lanes, self.nodes))
+
+        draft = Draft(
+            ids=jnp.concatenate(levels[1:], axis=1),
+            parent=same_for_all(parent),
+            depth=same_for_all(depth),
+            source=jnp.zeros((lanes, self.nodes), jnp.int32),
+            valid=jnp.concatenate(valids[1:], axis=1),
+            evidence=same_for_all(rank),
+        )
+        return draft, state
+
+    def observe(
+        self, params: jax.Array, state: jax.Array, context: Context, draft: Draft, verdict: Verdict
+    ) -> jax.Array:
+        ids = jnp.concatenate([context.root[:, None], draft.ids], axis=1)  # (B, M)
+        depth = jnp.pad(draft.depth, ((0, 0), (1, 0)))
+        usable = jnp.pad(draft.valid, ((0, 0), (1, 0)), constant_values=True) & context.live[:, None]
+        successors = verdict.top[..., : self.branches]  # (B, M, R)
+        usable &= jnp.all(successors >= 0, axis=-1)
+        accepted = _on_path(verdict, ids.shape[1])
+        if self.updates == "path":
+            usable &= accepted
+        order = _precedence(accepted, depth)
+        if not self.shared:
+            wins = usable & ~jax.vmap(_beaten)(ids, order, usable)
+            lane = jnp.arange(ids.shape[0])[:, None]
+            return state.at[lane, jnp.where(wins, ids, state.shape[1])].set(successors, mode="drop")
+        order += jnp.arange(ids.shape[0], dtype=jnp.int32)[:, None] * (2 * ids.shape[1] ** 2 + 1)
+        ids, order, usable = ids.reshape(-1), order.reshape(-1), usable.reshape(-1)
+        wins = usable & ~_beaten(ids, order, usable)
+        rows = successors.reshape(-1, self.branches)
+        return state.at[jnp.where(wins, ids, state.shape[0])].set(rows, mode="drop")
+
+
+def _on_path(verdict: Verdict, nodes: int) -> jax.Array:
+    """(B, M) bool the root and the accepted nodes."""
+    step = jnp.arange(verdict.path.shape[1], dtype=jnp.int32)
+    path = jnp.where(step <= verdict.accepted[:, None], verdict.path, 0)
+    return jnp.any(path[:, :, None] == jnp.arange(nodes, dtype=jnp.int32), axis=1)
+
+
+def _precedence(accepted: jax.Array, depth: jax.Array) -> jax.Array:
+    """(B, M) int32, different for all nodes of a lane: lower for accepted, then for shallower, then earlier ones."""
+    nodes = depth.shape[1]
+    index = jnp.arange(nodes, dtype=jnp.int32)
+    return jnp.where(accepted, 0, nodes * nodes) + jnp.minimum(depth, nodes - 1) * nodes + index
+
+
+def _beaten(ids: jax.Array, order: jax.Array, usable: jax.Array) -> jax.Array:
+    """(X,) bool whether another usable node has the same id and a lower order."""
+    rival = (ids[:, None] == ids[None, :]) & (order[None, :] < order[:, None]) & usable[None, :]
+    return jnp.any(rival, axis=1)
+
+
+@functools.cache
+def geometric_template(nodes: int, branches: int) -> Template:
+    """The `nodes` likeliest paths of ranks below `branches`, if every rank is right so many times as often as the next.
+
+    Costs are integers, so ties are exact; of equals the shallower come first, then the lower ranks.
+    """
+    heap: list[tuple[int, int, tuple[int, ...]]] = [
+        (EDGE_COST + RANK_COST * rank, 1, (rank,)) for rank in range(branches)
+    ]
+    heapq.heapify(heap)
+    chosen = []
+    while len(chosen) < nodes:
+        cost, depth, path = heapq.heappop(heap)
+        chosen.append(path)
+        for rank in range(branches):
+            heapq.heappush(heap, (cost + EDGE_COST + RANK_COST * rank, depth + 1, (*path, rank)))
+    return _by_depth(chosen)
+
+
+def _by_depth(paths: list[tuple[int, ...]]) -> Template:
+    return tuple(sorted(paths, key=lambda path: (len(path), path)))
+
+
+@functools.cache
+def _arrays(template: Template) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N,) parent as a block node, rank and depth of every node."""
+    place = {(): 0} | {path: index for index, path in enumerate(template, start=1)}
+    parent = np.array([place[path[:-1]] for path in template], np.int32)
+    rank = np.array([path[-1] for path in template], np.int32)
+    return parent, rank, np.array([len(path) for path in template], np.int32)
+
+
+TEMPLATES = {nodes: geometric_template(nodes, 8) for nodes in (8, 16, 32, 64, 80)}
+
+
+def token_recycling(
+    branches: int = 8,
+    nodes: int = 64,
+    template: Template | None = None,
+    start: str = "bigram",
+    shared: bool = True,
+    updates: str = "all",
+) -> TokenRecycling:
+    """Drafts a tree of what the target last thought would follow each token.
+
+    Args:
+      branches: successors kept for every token.
+      nodes: size of the tree, the likeliest paths by `geometric_template`.
+      template: another tree: paths of ranks from the root, in any order, each with the path above it.
+      start: `bigram` begins with the model's own successors of single tokens, which takes one pass over the
+        vocabulary the first time; `empty` with nothing.
+      shared: all lanes and requests learn in one table, so that drafts, though never texts, depend on what else is
+        decoded; otherwise every request starts anew.
+      updates: `all` verified nodes teach, or only those of the accepted `path`.
+
+    Raises:
+      ValueError: a size below 1, more nodes than paths there are, a template that is empty, repeats a path, lacks a
+        parent or has ranks outside 0 to `branches` - 1, or an unknown `start` or `updates`.
+    """
+    if branches < 1:
+        raise ValueError(f"branches={branches} is below 1; every token needs room for one successor")
+    if start not in STARTS:
+        raise ValueError(f"start={start!r} is not one of {', '.join(STARTS)}")
+    if updates not in UPDATES:
+        raise ValueError(f"updates={updates!r} is not one of {', '.join(UPDATES)}")
+    if template is None:
+        if nodes < 1:
+            raise ValueError(f"nodes={nodes} is below 1; the tree needs at least one node")
+        paths = geometric_template(nodes, branches)
+    else:
+        paths = _by_depth([tuple(int(rank) for rank in path) for path in template])
+        _check_template(paths, branches)
+    return TokenRecycling(branches, paths, start, shared, updates)
+
+
+def _check_template(paths: Template, branches: int) -> None:
+    known: set[tuple[int, ...]] = {()}
+    for path in paths:
+        if any(not 0 <= rank < branches for rank in path):
+            raise ValueError(f"template path {path} has a rank outside 0 to {branches - 1}; raise branches or drop it")
+        if path in known:
+            raise ValueError(f"template path {path} stands twice, or is the root; give every node once")
+        if path[:-1] not in known:
+            raise ValueError(f"template path {path} has no parent {path[:-1]}; add it")
+        known.add(path)
+    if not paths:
+        raise ValueError("template is empty; it needs at least one path, such as (0,)")
