@@ -10,6 +10,7 @@ from jaxspec.models.config import ModelConfig, RopeScaling
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import ModelFn, from_nnx
 from jaxspec.models.transformer import transformer_fn
+from jaxspec.weights.parameters import partition
 from jaxspec.weights.pull import pull
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "from_nnx",
     "generate",
     "load",
+    "partition",
     "plan",
     "pull",
     "stream",

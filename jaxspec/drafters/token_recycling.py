@@ -10,6 +10,7 @@ B lanes, N draft nodes, M = N + 1 block nodes, V vocabulary, R successors a toke
 import dataclasses
 import functools
 import heapq
+import math
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from jaxspec.decode.types import Context, Draft, Verdict
 Template = tuple[tuple[int, ...], ...]
 STARTS = ("bigram", "empty")
 UPDATES = ("all", "path")
-EDGE_COST, RANK_COST = 5, 4  # a successor of rank r is taken to be right with probability exp(-(5 + 4 r) / unit)
+FIRST_COST, OTHER_COST = 9, 24  # of an edge of rank 0, and of rank 1: -10 log of how often they are right
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,21 +158,22 @@ def _beaten(ids: jax.Array, order: jax.Array, usable: jax.Array) -> jax.Array:
 
 
 @functools.cache
-def geometric_template(nodes: int, branches: int) -> Template:
-    """The `nodes` likeliest paths of ranks below `branches`, if every rank is right so many times as often as the next.
+def likeliest_template(nodes: int, branches: int) -> Template:
+    """The `nodes` likeliest paths of ranks below `branches`.
 
-    Costs are integers, so ties are exact; of equals the shallower come first, then the lower ranks.
+    The best successor is taken to be right two times in five, and that of rank r, 0.09 / r of the time: what a small
+    model's chat and code answers show, and, unlike a geometric law, wide at the root and deep along rank 0. Costs
+    are integers, so that ties are exact; of equals the shallower come first, then the lower ranks.
     """
-    heap: list[tuple[int, int, tuple[int, ...]]] = [
-        (EDGE_COST + RANK_COST * rank, 1, (rank,)) for rank in range(branches)
-    ]
+    costs = [FIRST_COST, *(OTHER_COST + round(10 * math.log(rank)) for rank in range(1, branches))]
+    heap: list[tuple[int, int, tuple[int, ...]]] = [(cost, 1, (rank,)) for rank, cost in enumerate(costs)]
     heapq.heapify(heap)
-    chosen = []
+    chosen: list[tuple[int, ...]] = []
     while len(chosen) < nodes:
-        cost, depth, path = heapq.heappop(heap)
+        total, depth, path = heapq.heappop(heap)
         chosen.append(path)
-        for rank in range(branches):
-            heapq.heappush(heap, (cost + EDGE_COST + RANK_COST * rank, depth + 1, (*path, rank)))
+        for rank, cost in enumerate(costs):
+            heapq.heappush(heap, (total + cost, depth + 1, (*path, rank)))
     return _by_depth(chosen)
 
 
@@ -188,7 +190,7 @@ def _arrays(template: Template) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return parent, rank, np.array([len(path) for path in template], np.int32)
 
 
-TEMPLATES = {nodes: geometric_template(nodes, 8) for nodes in (8, 16, 32, 64, 80)}
+TEMPLATES = {nodes: likeliest_template(nodes, 8) for nodes in (8, 16, 32, 64, 80)}
 
 
 def token_recycling(
@@ -203,7 +205,7 @@ def token_recycling(
 
     Args:
       branches: successors kept for every token.
-      nodes: size of the tree, the likeliest paths by `geometric_template`.
+      nodes: size of the tree, the likeliest paths by `likeliest_template`.
       template: another tree: paths of ranks from the root, in any order, each with the path above it.
       start: `bigram` begins with the model's own successors of single tokens, which takes one pass over the
         vocabulary the first time; `empty` with nothing.
@@ -224,7 +226,7 @@ def token_recycling(
     if template is None:
         if nodes < 1:
             raise ValueError(f"nodes={nodes} is below 1; the tree needs at least one node")
-        paths = geometric_template(nodes, branches)
+        paths = likeliest_template(nodes, branches)
     else:
         paths = _by_depth([tuple(int(rank) for rank in path) for path in template])
         _check_template(paths, branches)

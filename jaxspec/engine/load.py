@@ -25,7 +25,7 @@ def load(
     Args:
       source: a known name (`smollm2-135m`), a Hugging Face folder, a `.gguf` file, or a hub id.
       dtype: `float32`, `bfloat16`, or `auto`: float32 on CPU, bfloat16 elsewhere.
-      sharding: from a parameter's path and shape to where it lives, `jaxspec.weights.partition(mesh)` for one;
+      sharding: from a parameter's path and shape to where it lives, `jaxspec.partition(mesh)` for one;
         None for the default device.
       folder: where named models are kept.
 

@@ -13,7 +13,7 @@ from toy_model import greedy_continuation, toy_model
 import jaxspec
 from jaxspec.decode.loop import run_slice
 from jaxspec.decode.types import Context, Draft, Verdict
-from jaxspec.drafters.token_recycling import TEMPLATES, geometric_template, token_recycling
+from jaxspec.drafters.token_recycling import TEMPLATES, likeliest_template, token_recycling
 
 V, R, NEW = 9, 3, 24
 EVERY_OTHER = [pytest.param(0.0, 1, marks=pytest.mark.slow), pytest.param(1.5, 3, marks=pytest.mark.slow)]
@@ -82,7 +82,7 @@ def test_templates_are_trees_of_the_likeliest_paths(nodes: int) -> None:
     assert all((*path[:-1], path[-1] - 1) in template for path in template if path[-1] > 0)
     assert all(set(TEMPLATES[smaller]) <= set(template) for smaller in TEMPLATES if smaller < nodes)
     assert token_recycling(8, nodes, start="empty").nodes == nodes
-    assert geometric_template(nodes, 8) == template
+    assert likeliest_template(nodes, 8) == template
 
 
 def random_block(rng: np.random.Generator, lanes: int) -> tuple[Context, Draft, Verdict]:
