@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("JAXSPEC_CACHE", str(Path(__file__).parents[1] / ".cache" / "jaxspec"))  # not the user's own
 
 import hypothesis
 import jax
