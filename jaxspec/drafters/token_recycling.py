@@ -214,8 +214,8 @@ def token_recycling(
       updates: `all` verified nodes teach, or only those of the accepted `path`.
 
     Raises:
-      ValueError: a size below 1, more nodes than paths there are, a template that is empty, repeats a path, lacks a
-        parent or has ranks outside 0 to `branches` - 1, or an unknown `start` or `updates`.
+      ValueError: a size below 1, a template that is empty, repeats a path, lacks a parent or has ranks outside 0 to
+        `branches` - 1, or an unknown `start` or `updates`.
     """
     if branches < 1:
         raise ValueError(f"branches={branches} is below 1; every token needs room for one successor")
