@@ -6,7 +6,21 @@ from jaxspec.drafters.context_ngram import context_ngram
 from jaxspec.drafters.corpus import corpus
 from jaxspec.drafters.lookahead import lookahead
 from jaxspec.drafters.mix import mix
+from jaxspec.drafters.model_ngram import model_bigram, model_unigram
+from jaxspec.drafters.ngrammys import ngrammys
 from jaxspec.drafters.suffix import suffix
 from jaxspec.drafters.token_recycling import token_recycling
 
-__all__ = ["autoregressive", "best", "context_ngram", "corpus", "lookahead", "mix", "suffix", "token_recycling"]
+__all__ = [
+    "autoregressive",
+    "best",
+    "context_ngram",
+    "corpus",
+    "lookahead",
+    "mix",
+    "model_bigram",
+    "model_unigram",
+    "ngrammys",
+    "suffix",
+    "token_recycling",
+]

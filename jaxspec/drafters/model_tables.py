@@ -1,13 +1,16 @@
 """What a model says after single tokens: the model bigram of N-Grammys (arXiv 2411.03786, section 4.1), kept on disk.
 
-V vocabulary, K successors.
+V vocabulary, K successors, W width.
 """
 
 import functools
 import hashlib
 import os
+import weakref
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +23,42 @@ from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import ModelFn, Params, chain_block
 
 CHUNK = 64  # tokens a pass
+KEPT = (
+    32  # successors kept on disk: a pass costs the same for one as for all, and smaller tables are their first columns
+)
+
+
+class ExtendedBigram(NamedTuple):
+    """Rows of a bigram followed greedily, compact: row j after x is `first[x, j]`, then `chain[first[x, j]]`.
+
+    Attributes:
+      first: (V, K) int32 successors, best first.
+      chain: (V, W) int32 the best successor, its best successor, and so on.
+    """
+
+    first: jax.Array
+    chain: jax.Array
+
+    def rows(self, root: jax.Array) -> jax.Array:
+        """(B, K, W) int32 continuations of `root` (B,), by rank of their first token."""
+        begin = self.first[root]
+        rest = self.chain[begin][..., : self.chain.shape[1] - 1]
+        return jnp.concatenate([begin[..., None], rest], axis=-1)
+
+
+def extended_bigram(bigram: jax.Array, width: int) -> ExtendedBigram:
+    """The rows of `width` tokens of a `bigram` (V, K): only the first token of a row is not the best after another.
+
+    The "extended bigram" of N-Grammys, section 4.1, in K + W columns instead of K * W.
+    """
+    best = bigram[:, 0]
+
+    def follow(token: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        return best[token], best[token]
+
+    everything = jnp.arange(bigram.shape[0], dtype=jnp.int32)
+    _, chain = jax.lax.scan(follow, everything, None, length=width)
+    return ExtendedBigram(bigram, chain.T)
 
 
 def model_bigram(
@@ -33,7 +72,7 @@ def model_bigram(
     """(V, K) int32 the `k` tokens the model finds likeliest after `prefix` and each single token, best first.
 
     One forward pass for every token of the vocabulary the first time; then read back from `folder`, under a name that
-    holds a hash of the weights.
+    holds a hash of the weights. A table kept with more successors than asked for serves as well.
 
     Args:
       lm: the model.
@@ -43,50 +82,39 @@ def model_bigram(
       progress: called with tokens done and tokens in all.
 
     Raises:
-      ValueError: `k` is not between 1 and V, or a kept table belongs to other weights.
+      ValueError: `k` is not between 1 and V, an id of `prefix` is outside the vocabulary, or a kept table cannot be
+        read or belongs to other weights.
     """
     vocabulary = lm.config.vocabulary
     if not 1 <= k <= vocabulary:
         raise ValueError(f"k={k} is not between 1 and the vocabulary of {vocabulary} ids")
+    for index in prefix:
+        if not 0 <= index < vocabulary:
+            raise ValueError(f"prefix holds id {index}, which is not in the vocabulary of {vocabulary} ids")
     digest = fingerprint(lm)
     home = Path(os.environ.get("JAXSPEC_CACHE") or Path.home() / ".cache" / "jaxspec")
     suffix = "".join(f"-{index}" for index in prefix)
-    path = (folder or home / "tables") / f"bigram-{digest[:24]}-{k}{suffix}.npz"
+    path = (folder or home / "tables") / f"bigram-{digest[:24]}{suffix}.npz"
     if path.exists():
-        return jnp.asarray(load_table(path, digest))
-    rows = []
+        table = load_table(path, lm)
+        if table.shape[1] >= k:
+            return jnp.asarray(table[:, :k])
+    table = _build(lm, min(max(k, KEPT), vocabulary), prefix, progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial.npz")
+    np.savez_compressed(partial, table=table, weights=np.array(digest))
+    os.replace(partial, path)
+    return jnp.asarray(table[:, :k])
+
+
+def _build(lm: LanguageModel, k: int, prefix: Sequence[int], progress: Callable[[int, int], None]) -> np.ndarray:
+    vocabulary, rows = lm.config.vocabulary, []
     for start in range(0, vocabulary, CHUNK):
         ids = np.minimum(np.arange(start, start + CHUNK), vocabulary - 1)
         text = np.concatenate([np.tile(np.asarray(prefix, np.int64), (CHUNK, 1)), ids[:, None]], axis=1)
         rows.append(np.asarray(_successors(lm.model, lm.config, k, lm.params, jnp.asarray(text, jnp.int32))))
         progress(min(start + CHUNK, vocabulary), vocabulary)
-    table = np.concatenate(rows)[:vocabulary]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial.npz")
-    np.savez_compressed(partial, table=table, weights=np.array(digest))
-    os.replace(partial, path)
-    return jnp.asarray(table)
-
-
-def load_table(path: Path, digest: str) -> np.ndarray:
-    """The table kept in `path`, which must belong to the weights with fingerprint `digest`.
-
-    Raises:
-      ValueError: it belongs to others.
-    """
-    with np.load(path, allow_pickle=False) as kept:
-        if str(kept["weights"]) != digest:
-            raise ValueError(f"{path} was built for other weights ({str(kept['weights'])[:12]}...); remove it")
-        return kept["table"]
-
-
-def fingerprint(lm: LanguageModel) -> str:
-    """SHA-256 over description and every weight of a model."""
-    digest = hashlib.sha256(repr((lm.config, str(lm.dtype))).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(lm.params):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.ascontiguousarray(np.asarray(leaf)).data)
-    return digest.hexdigest()
+    return np.concatenate(rows)[:vocabulary]
 
 
 @functools.partial(jax.jit, static_argnames=("model", "config", "k"))
@@ -95,3 +123,34 @@ def _successors(model: ModelFn, config: ModelConfig, k: int, params: Params, ids
     output = model(params, chain_block(ids), cache)
     assert output.logits is not None
     return top_ids(output.logits[:, -1], k)
+
+
+def load_table(path: Path, lm: LanguageModel) -> np.ndarray:
+    """(V, K) int32 the table kept in `path`, which must belong to the weights of `lm`.
+
+    Raises:
+      ValueError: it belongs to other weights, or is not a whole table.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            weights, table = str(kept["weights"]), kept["table"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a readable table ({error}); remove it, and it will be built again") from error
+    if weights != fingerprint(lm):
+        raise ValueError(f"{path} was built for other weights ({weights[:12]}...); remove it, or load its own model")
+    return table
+
+
+_fingerprints: weakref.WeakKeyDictionary[LanguageModel, str] = weakref.WeakKeyDictionary()
+
+
+def fingerprint(lm: LanguageModel) -> str:
+    """SHA-256 over description and every weight of a model."""
+    if lm not in _fingerprints:
+        digest = hashlib.sha256(repr((lm.config, str(jnp.dtype(lm.dtype)))).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(lm.params):
+            values = np.asarray(leaf)
+            digest.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}".encode())
+            digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        _fingerprints[lm] = digest.hexdigest()
+    return _fingerprints[lm]

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_transformer import small_transformer
@@ -41,19 +42,85 @@ def test_a_table_is_built_once(tmp_path, monkeypatch) -> None:
     assert seen[-1] == (17, 17)
     monkeypatch.setattr(model_tables, "_successors", lambda *_: pytest.fail("built again"))
     np.testing.assert_array_equal(first, model_tables.model_bigram(lm, 3, folder=tmp_path))
+    more = model_tables.model_bigram(lm, 9, folder=tmp_path)
+    assert more.shape == (17, 9)
+    np.testing.assert_array_equal(more[:, :3], first)
 
 
-def test_tables_of_other_weights_are_refused(tmp_path) -> None:
+def test_a_wider_table_replaces_a_narrow_one(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(model_tables, "KEPT", 2)
+    narrow = model_tables.model_bigram(small_transformer(), 2, folder=tmp_path)
+    wide = model_tables.model_bigram(small_transformer(), 5, folder=tmp_path)
+    np.testing.assert_array_equal(wide[:, :2], narrow)
+    (path,) = tmp_path.glob("*")
+    assert model_tables.load_table(path, small_transformer()).shape == (17, 5)
+
+
+def test_other_weights_have_other_tables(tmp_path) -> None:
     lm = small_transformer()
-    other = dataclasses.replace(lm, params=jax.tree.map(lambda p: p * 1.5, lm.params))
-    assert model_tables.fingerprint(lm) != model_tables.fingerprint(other)
+    others = [
+        dataclasses.replace(lm, params=jax.tree.map(lambda p: p * 1.5, lm.params)),
+        dataclasses.replace(lm, config=dataclasses.replace(lm.config, window=10)),
+        small_transformer("bfloat16"),
+    ]
+    prints = [model_tables.fingerprint(model) for model in (lm, *others)]
+    assert len(set(prints)) == 4 and model_tables.fingerprint(dataclasses.replace(lm)) == prints[0]
     model_tables.model_bigram(lm, 3, folder=tmp_path)
     (path,) = tmp_path.glob("*.npz")
+    assert model_tables.load_table(path, lm).shape == (17, 17)
+    for other in others:
+        with pytest.raises(ValueError, match="built for other weights"):
+            model_tables.load_table(path, other)
+
+
+def test_a_kept_table_of_other_weights_is_refused_and_not_overwritten(tmp_path) -> None:
+    lm = small_transformer()
+    model_tables.model_bigram(lm, 3, folder=tmp_path)
+    (path,) = tmp_path.glob("*.npz")
+    np.savez(path, table=np.zeros((17, 17), np.int32), weights=np.array("0" * 64))
+    kept = path.read_bytes()
     with pytest.raises(ValueError, match="built for other weights"):
-        model_tables.load_table(path, model_tables.fingerprint(other))
+        model_tables.model_bigram(lm, 3, folder=tmp_path)
+    assert path.read_bytes() == kept
+
+
+@pytest.mark.parametrize("damage", [lambda kept: kept[: len(kept) // 2], lambda kept: b"", lambda kept: b"text" * 9])
+def test_a_damaged_table_is_refused(tmp_path, damage) -> None:
+    model_tables.model_bigram(small_transformer(), 3, folder=tmp_path)
+    (path,) = tmp_path.glob("*.npz")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match="is not a readable table"):
+        model_tables.model_bigram(small_transformer(), 3, folder=tmp_path)
+
+
+def test_the_cache_folder_is_a_setting(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("JAXSPEC_CACHE", str(tmp_path))
+    model_tables.model_bigram(small_transformer(), 3)
+    model_tables.model_bigram(small_transformer(), 3, (2,))
+    assert len(list((tmp_path / "tables").glob("bigram-*.npz"))) == 2
 
 
 def test_sizes_are_checked(tmp_path) -> None:
     for k in (0, 18):
         with pytest.raises(ValueError, match=f"k={k} is not between 1 and the vocabulary of 17"):
             model_tables.model_bigram(small_transformer(), k, folder=tmp_path)
+    with pytest.raises(ValueError, match="prefix holds id 17, which is not in the vocabulary of 17"):
+        model_tables.model_bigram(small_transformer(), 3, (17,), folder=tmp_path)
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_the_extended_bigram_equals_rows_followed_one_by_one(width: int) -> None:
+    vocabulary, k = 11, 4
+    rng = np.random.default_rng(width)
+    bigram = np.stack([rng.permutation(vocabulary)[:k] for _ in range(vocabulary)]).astype(np.int32)
+    table = model_tables.extended_bigram(jnp.asarray(bigram), width)
+    assert table.first.shape == (vocabulary, k) and table.chain.shape == (vocabulary, width)
+    naive = np.zeros((vocabulary, k, width), np.int32)
+    for token in range(vocabulary):
+        for rank in range(k):
+            naive[token, rank, 0] = bigram[token, rank]
+            for step in range(1, width):
+                naive[token, rank, step] = bigram[naive[token, rank, step - 1], 0]
+    rows = table.rows(jnp.arange(vocabulary, dtype=jnp.int32))
+    np.testing.assert_array_equal(rows, naive)
+    np.testing.assert_array_equal(table.chain, naive[:, 0])

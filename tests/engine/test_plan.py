@@ -1,26 +1,53 @@
 """A plan says what decoding takes, and runs nothing."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import pytest
 from small_transformer import CONFIG, small_transformer
 
 import jaxspec
-from jaxspec.engine import serve
+from jaxspec.decode.loop import run_slice
+from jaxspec.models import cache as kv_cache
+from jaxspec.weights.parameters import parameter_shapes
 
 
 def bytes_of(tree) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def test_a_plan_counts_weights_cache_and_logits(monkeypatch) -> None:
+def test_a_plan_counts_weights_cache_and_logits() -> None:
     lm = small_transformer()
-    monkeypatch.setattr(serve, "serve", lambda *_, **__: pytest.fail("a plan must not decode"))
     plan = jaxspec.plan(lm, lanes=3, cache=256, block=5)
     assert plan.weights == bytes_of(lm.params)
-    assert plan.cache == 2 * CONFIG.layers * 3 * CONFIG.key_heads * 256 * CONFIG.head_width * 4
+    assert plan.cache == bytes_of(kv_cache.init_cache(CONFIG, 3, 256, lm.cache_dtype)[:2])
     assert plan.logits == 3 * 5 * CONFIG.vocabulary * 4
-    assert plan.peak >= plan.weights + plan.cache
+    assert plan.peak >= plan.weights + plan.cache + plan.logits
     assert "weights" in str(plan) and "peak" in str(plan)
+
+
+def test_a_plan_needs_no_weights_and_runs_nothing() -> None:
+    """Shapes in place of parameters: a program that ran could not do without their numbers."""
+    lm = small_transformer()
+    shapes = dataclasses.replace(lm, params=parameter_shapes(CONFIG, jnp.float32))
+    before = run_slice._cache_size()
+    assert jaxspec.plan(shapes, lanes=2, cache=128, block=4) == jaxspec.plan(lm, lanes=2, cache=128, block=4)
+    assert run_slice._cache_size() == before
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"block": 0}, "block=0 is below 1"),
+        ({"lanes": 0, "cache": 128}, "lanes=0 is below 1"),
+        ({"cache": 1}, "cache=1 is below 2"),
+        ({"cache": 513}, "cache=513 is beyond the model's context of 512"),
+    ],
+)
+def test_sizes_that_cannot_be(sizes: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        jaxspec.plan(small_transformer(), **sizes)
 
 
 def test_more_lanes_take_more() -> None:
@@ -34,6 +61,4 @@ def test_the_plan_is_what_the_program_takes() -> None:
     """The peak is the compiler's own figure for the very program that decoding runs."""
     lm = small_transformer()
     plan = jaxspec.plan(lm, lanes=2, cache=128, block=4)
-    cache = 2 * CONFIG.layers * 2 * CONFIG.key_heads * 128 * CONFIG.head_width * 4
-    assert plan.cache == cache
     assert plan.peak < plan.weights + 3 * plan.cache + 2**20  # no second copy of the cache a step

@@ -92,33 +92,37 @@ def test_token_by_token_through_the_cache(name: str) -> None:
     np.testing.assert_allclose(np.swapaxes(logits, 0, 1), expected, atol=TOLERANCE)
 
 
+def random_tree(random: np.random.Generator, own: np.ndarray, extra: int) -> tuple[np.ndarray, ...]:
+    """Ids, depths, ancestors and the nodes of the chain `own`, among `extra` random nodes hung anywhere before them."""
+    nodes = len(own) + extra
+    spine = np.concatenate([[0], 1 + np.sort(random.choice(nodes - 1, len(own) - 1, replace=False))])
+    ids, depth = random.integers(0, 97, nodes), np.zeros(nodes, int)
+    ids[spine] = own
+    ancestors = np.eye(nodes, dtype=bool)
+    for node in range(1, nodes):
+        before = spine[spine < node]
+        parent = before[-1] if node in spine else random.integers(0, node)
+        depth[node] = depth[parent] + 1
+        ancestors[node] |= ancestors[parent]
+    return ids, depth, ancestors, spine
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_as_paths_of_a_tree(name: str) -> None:
-    """Both prompts share their first tokens' cache; what follows are two branches of one tree."""
+def test_as_paths_of_random_trees(name: str) -> None:
+    """Each lane: a prefix of its own length in the cache, the rest of its prompt as one path of a tree of noise."""
     (fn, params), prompts, expected = golden(name)
-    shared, branch = 15, 12
-    first = jnp.asarray(prompts[:1])
-    cache = empty(fn, 1)
-    chain = chain_block(first[:, :shared])
-    _, entries_of = run(fn, params, chain, cache)
-    cache = kv_cache.commit(cache, entries_of.keys, entries_of.values, chain.depth, jnp.asarray([shared], jnp.int32))
-    # Branch one is the prompt's own continuation; branch two is noise beside it, interleaved node by node.
-    own = prompts[0, shared : shared + branch]
-    noise = np.random.default_rng(0).integers(0, 97, branch)
-    ids = np.zeros(2 * branch, int)
-    ids[0::2], ids[1::2] = own, noise
-    depth = np.repeat(np.arange(branch), 2)
-    ancestors = np.zeros((2 * branch, 2 * branch), bool)
-    for node in range(2 * branch):
-        ancestors[node, node % 2 : node + 1 : 2] = True
-    block = Block(
-        jnp.asarray(ids[None], jnp.int32),
-        jnp.asarray(depth[None], jnp.int32),
-        jnp.asarray(ancestors[None]),
-        jnp.int32(0),
-    )
+    random = np.random.default_rng(sum(name.encode()))
+    starts = np.array([20, 9])  # in the second and in the first chunk of the cache
+    prefix = chain_block(jnp.asarray(prompts[:, : starts.max()]))
+    cache = empty(fn, 2)
+    _, new = run(fn, params, prefix, cache)
+    cache = kv_cache.commit(cache, new.keys, new.values, prefix.depth, jnp.asarray(starts, jnp.int32))
+    trees = [random_tree(random, prompts[lane, start : start + 14], 10) for lane, start in enumerate(starts)]
+    ids, depth, ancestors, spines = (np.stack(part) for part in zip(*trees, strict=True))
+    block = Block(jnp.asarray(ids, jnp.int32), jnp.asarray(depth, jnp.int32), jnp.asarray(ancestors), jnp.int32(0))
     logits, _ = run(fn, params, block, cache)
-    np.testing.assert_allclose(logits[0, 0::2], expected[0, shared : shared + branch], atol=TOLERANCE)
+    for lane, start in enumerate(starts):
+        np.testing.assert_allclose(logits[lane, spines[lane]], expected[lane, start : start + 14], atol=TOLERANCE)
 
 
 @pytest.mark.parity

@@ -1,0 +1,143 @@
+"""Drafts from the model's own weights, the same whatever the text: successors of single tokens, or ordinary tokens.
+
+The model half of N-Grammys (arXiv 2411.03786, section 4.1), each a drafter of its own. Tables are built once.
+
+B lanes, V vocabulary, K rows, W width.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxspec.decode.types import Context, Draft
+from jaxspec.drafters import model_tables
+from jaxspec.drafters.model_tables import ExtendedBigram
+from jaxspec.drafters.rows import draft_rows
+from jaxspec.drafters.stateless import Stateless
+from jaxspec.drafters.unigram_ranking import VARIANTS, unigram_ranking
+from jaxspec.models.language_model import LanguageModel
+
+PREFIXES = ("none", "bos")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelBigram(Stateless):
+    """The `k` likeliest successors of the last token, each followed greedily to `w` tokens."""
+
+    k: int
+    w: int
+    prefix: str
+
+    @property
+    def nodes(self) -> int:
+        return self.k * self.w
+
+    @property
+    def depth(self) -> int:
+        return self.w
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return ("model_bigram",)
+
+    @property
+    def is_chain(self) -> bool:
+        return self.k == 1
+
+    def prepare(self, language_model: LanguageModel) -> ExtendedBigram:
+        return bigram_rows_of(language_model, self.k, self.w, self.prefix)
+
+    def propose(self, params: ExtendedBigram, state: tuple[()], context: Context) -> tuple[Draft, tuple[()]]:
+        ids = params.rows(context.root)
+        rank = jnp.broadcast_to(jnp.arange(self.k, dtype=jnp.int32), ids.shape[:2])
+        return draft_rows(ids, jnp.full_like(rank, self.w), jnp.zeros_like(rank), rank), state
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelUnigram(Stateless):
+    """The `k` most ordinary tokens, whatever came before."""
+
+    k: int
+    variant: str
+
+    depth = 1
+
+    @property
+    def nodes(self) -> int:
+        return self.k
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return ("model_unigram",)
+
+    @property
+    def is_chain(self) -> bool:
+        return self.k == 1
+
+    def prepare(self, language_model: LanguageModel) -> jax.Array:
+        """(K,) int32 the tokens proposed."""
+        vocabulary = language_model.config.vocabulary
+        if self.k > vocabulary:
+            raise ValueError(f"k={self.k} is above the model's vocabulary of {vocabulary} ids; lower it")
+        return jnp.asarray(unigram_ranking(language_model, self.variant)[: self.k])
+
+    def propose(self, params: jax.Array, state: tuple[()], context: Context) -> tuple[Draft, tuple[()]]:
+        ids = jnp.broadcast_to(params, (context.length.shape[0], self.k))
+        rank = jnp.broadcast_to(jnp.arange(self.k, dtype=jnp.int32), ids.shape)
+        return draft_rows(ids[:, :, None], jnp.ones_like(rank), jnp.zeros_like(rank), rank), state
+
+
+def bigram_rows_of(language_model: LanguageModel, k: int, w: int, prefix: str) -> ExtendedBigram:
+    """The extended bigram of a model, with or without the id that begins every text before each token."""
+    before: tuple[int, ...] = ()
+    if prefix == "bos":
+        bos_id = getattr(language_model.tokenizer, "bos_id", None)
+        if bos_id is None:
+            raise ValueError(f'prefix="bos" needs a tokenizer with a bos_id, which {language_model.name} lacks')
+        before = (bos_id,)
+    return model_tables.extended_bigram(model_tables.model_bigram(language_model, k, before), w)
+
+
+def check_sizes(name: str, prefix: str, **sizes: int) -> None:
+    """Refuses sizes below 1 and unknown prefixes.
+
+    Raises:
+      ValueError: names the size or the prefix.
+    """
+    for size, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{size}={value} is below 1; {name} needs at least one")
+    if prefix not in PREFIXES:
+        raise ValueError(f"prefix={prefix!r} is not one of {', '.join(PREFIXES)}")
+
+
+def model_bigram(k: int = 10, w: int = 3, *, prefix: str = "none") -> ModelBigram:
+    """Drafts from what the model says after the last token alone.
+
+    Args:
+      k: rows, one a successor.
+      w: tokens a row.
+      prefix: `none` for the single token, `bos` to put the id that begins every text before it.
+
+    Raises:
+      ValueError: `k` or `w` is below 1, or an unknown prefix.
+    """
+    check_sizes("model_bigram", prefix, k=k, w=w)
+    return ModelBigram(k, w, prefix)
+
+
+def model_unigram(k: int = 10, *, variant: str = "text") -> ModelUnigram:
+    """Drafts of one token that do not look at the text.
+
+    Args:
+      k: tokens proposed.
+      variant: of the ranking, `text` or `appendix`; see `unigram_ranking`.
+
+    Raises:
+      ValueError: `k` is below 1, or an unknown variant.
+    """
+    check_sizes("model_unigram", "none", k=k)
+    if variant not in VARIANTS:
+        raise ValueError(f"variant={variant!r} is not one of {', '.join(VARIANTS)}")
+    return ModelUnigram(k, variant)

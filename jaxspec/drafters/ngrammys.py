@@ -1,0 +1,111 @@
+"""N-Grammys (Stewart et al., arXiv 2411.03786): rows copied from the context, and rows of the model's own bigram.
+
+The mixed strategy of section 4.3: as many context rows as there are, in rank order, and bigram rows for the rest.
+
+B lanes, K rows, W width, N = K * W draft nodes.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from jaxspec.decode.types import Context, Draft
+from jaxspec.drafters.context_rows import context_rows
+from jaxspec.drafters.model_ngram import bigram_rows_of, check_sizes
+from jaxspec.drafters.model_tables import ExtendedBigram
+from jaxspec.drafters.rows import draft_rows
+from jaxspec.drafters.stateless import Stateless
+from jaxspec.models.language_model import LanguageModel
+
+MODES = ("tree", "rows")
+CONTEXT, BIGRAM = 0, 1  # sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Ngrammys(Stateless):
+    """Attributes:
+    k: rows.
+    w: tokens a row.
+    q: last tokens looked up in the context.
+    strict: context rows are whole.
+    mode: `tree` merges shared beginnings.
+    prefix: of the bigram.
+    window: places in the context looked at.
+    """
+
+    k: int
+    w: int
+    q: int
+    strict: bool
+    mode: str
+    prefix: str
+    window: int
+
+    @property
+    def nodes(self) -> int:
+        return self.k * self.w
+
+    @property
+    def depth(self) -> int:
+        return self.w
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return ("context_ngram", "model_bigram")
+
+    @property
+    def is_chain(self) -> bool:
+        return self.k == 1
+
+    def prepare(self, language_model: LanguageModel) -> ExtendedBigram:
+        return bigram_rows_of(language_model, self.k, self.w, self.prefix)
+
+    def propose(self, params: ExtendedBigram, state: tuple[()], context: Context) -> tuple[Draft, tuple[()]]:
+        copied = context_rows(context.tokens, context.length, self.q, self.w, self.k, self.window, self.strict)
+        found = copied.length > 0  # (B, K), the first few
+        place = jnp.broadcast_to(jnp.arange(self.k, dtype=jnp.int32), found.shape)
+        rank = jnp.where(found, place, place - jnp.sum(found, axis=1, keepdims=True, dtype=jnp.int32))
+        successors = jnp.take_along_axis(params.rows(context.root), rank[:, :, None], axis=1)
+        draft = draft_rows(
+            ids=jnp.where(found[:, :, None], copied.ids, successors),
+            length=jnp.where(found, copied.length, self.w),
+            source=jnp.where(found, CONTEXT, BIGRAM).astype(jnp.int32),
+            evidence=rank,
+            merge=self.mode == "tree",
+        )
+        return draft, state
+
+
+def ngrammys(
+    k: int = 10,
+    w: int = 10,
+    q: int = 1,
+    *,
+    strict: bool = True,
+    mode: str = "tree",
+    prefix: str = "none",
+    window: int = 64,
+) -> Ngrammys:
+    """Drafts of `k` rows of `w` tokens, from the context first and from the model's bigram for the rest.
+
+    The bigram is built when a model first meets this drafter, one pass for every token of the vocabulary, and kept.
+
+    Args:
+      k: rows.
+      w: tokens a row.
+      q: last tokens looked up in the context.
+      strict: copy only where `w` tokens follow, as published; otherwise shorter rows near the end of the text too.
+      mode: `rows` verifies every row whole, as published; `tree` merges the beginnings rows share, which changes
+        neither ids nor accepted lengths.
+      prefix: `none` for the bigram of single tokens, `bos` to put the id that begins every text before each.
+      window: how many of the latest places in the context are looked at; counts are exact if there are no more.
+
+    Raises:
+      ValueError: a size is below 1, `window` is below `k`, or an unknown mode or prefix.
+    """
+    check_sizes("ngrammys", prefix, k=k, w=w, q=q, window=window)
+    if mode not in MODES:
+        raise ValueError(f"mode={mode!r} is not one of {', '.join(MODES)}")
+    if window < k:
+        raise ValueError(f"window={window} is below k={k}; there are no more rows than places looked at, so raise it")
+    return Ngrammys(k, w, q, strict, mode, prefix, window)
