@@ -8,8 +8,6 @@ weight multiplications, and Hugging Face `generate` on the same weights where Py
 
 import argparse
 import dataclasses
-import importlib.util
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from huggingface import huggingface_model
 
 import jaxspec
 from jaxspec import drafters
@@ -108,34 +107,12 @@ def chain_variant(lm: jaxspec.LanguageModel, config: DecodeBenchmark) -> Callabl
 
 def huggingface_variant(lm: jaxspec.LanguageModel, config: DecodeBenchmark) -> Callable[[], None] | None:
     """`generate` of Hugging Face transformers on the same weights, `config.ticks` tokens after the same prompt."""
-    if importlib.util.find_spec("torch") is None or lm.config.family != "llama" or lm.dtype != jnp.float32:
+    theirs = huggingface_model(lm)
+    if theirs is None:
         return None
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jaxspec.weights.parameters import entries
-
-    model = lm.config
-    torch.set_num_threads(os.cpu_count() or 1)
-    theirs = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=model.vocabulary, hidden_size=model.width, intermediate_size=model.mlp_width,
-            num_hidden_layers=model.layers, num_attention_heads=model.query_heads,
-            num_key_value_heads=model.key_heads, head_dim=model.head_width, max_position_embeddings=model.context,
-            rms_norm_eps=model.norm_epsilon, rope_theta=model.rope_theta, tie_word_embeddings=model.tied,
-        )
-    ).eval()  # fmt: skip
-    weights = {}
-    for entry in entries(model):
-        leaf = lm.params
-        for part in entry.path:
-            leaf = leaf[part]
-        rows = np.split(np.asarray(leaf, np.float32).T, np.cumsum([shape[0] for shape in entry.shapes])[:-1])
-        weights |= {name: torch.from_numpy(np.array(row)) for name, row in zip(entry.names, rows, strict=True)}
-    missing, unexpected = theirs.load_state_dict(weights, strict=False)
-    if unexpected or set(missing) - {"lm_head.weight"}:
-        raise ValueError(f"weights do not fit: missing {missing}, unexpected {unexpected}")
-    ids = torch.from_numpy(np.random.default_rng(0).integers(0, model.vocabulary, (1, config.used)))
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, lm.config.vocabulary, (1, config.used)))
     with torch.inference_mode():
         past = theirs(ids[:, :-1], use_cache=True).past_key_values
     held = config.used - 1

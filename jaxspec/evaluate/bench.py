@@ -1,7 +1,8 @@
 """Drafters side by side on the same prompts, each compared with plain decoding id by id and in time.
 
 Every round decodes every prompt with every drafter in turn, so that a busy machine slows all alike; times are decode
-time alone, and a speed ratio is of medians over rounds. A drafter whose ids differ has no speed ratio.
+time alone, and a speed ratio is of medians over rounds. A drafter whose ids differ has no speed ratio. Other decoders
+of the same model may run beside them.
 """
 
 import statistics
@@ -12,15 +13,32 @@ from jaxspec.decode.types import Drafter
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.engine.generate import generate
 from jaxspec.engine.request import encode_prompts
-from jaxspec.engine.result import Generation, total
+from jaxspec.engine.result import GenerationStatistics, total
 from jaxspec.models.language_model import LanguageModel
+
+
+class PeerRun(NamedTuple):
+    """What another decoder did with one prompt.
+
+    Attributes:
+      ids: new token ids.
+      calls: passes of the target, prefill apart.
+      seconds: decode time, prefill apart.
+    """
+
+    ids: list[int]
+    calls: int
+    seconds: float
+
+
+Peer = Callable[[Sequence[int], int], PeerRun]  # prompt ids and most new tokens
 
 
 class BenchRow(NamedTuple):
     """One drafter over all prompts.
 
     Attributes:
-      drafter: its name.
+      drafter: its name, or a peer's.
       prompts: how many.
       tokens: generated.
       tokens_per_call: of the target.
@@ -46,9 +64,10 @@ def bench(
     max_new_tokens: int,
     chat: bool = False,
     rounds: int = 1,
+    peers: Mapping[str, Peer] | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> list[BenchRow]:
-    """One row for each of `drafters`.
+    """One row for each of `drafters` and `peers`.
 
     Args:
       lm: the target.
@@ -57,6 +76,7 @@ def bench(
       max_new_tokens: of every text.
       chat: put prompts into the chat template.
       rounds: timed runs of every prompt with every drafter.
+      peers: other decoders, by name.
       advance: called after every prompt of every round.
 
     Raises:
@@ -67,36 +87,55 @@ def bench(
             raise ValueError(f"{setting}={value} is below 1; there would be nothing to compare")
     encoded = encode_prompts(lm, prompts, chat=chat)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "cache": max(map(len, encoded)) + max_new_tokens}
-    contenders = {"": autoregressive()} | dict(drafters)  # the empty name: what the others are compared with
-    for drafter in contenders.values():
-        generate(lm, encoded[0], drafter=drafter, **options)
-    outs: dict[str, list[Generation]] = {name: [] for name in contenders}
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_index in range(rounds):
-        for name in contenders:
-            seconds[name].append(0.0)
+    contenders: dict[str, Peer] = {"": _own(lm, autoregressive(), options)}  # the empty name: what all compare with
+    contenders |= {name: _own(lm, drafter, options) for name, drafter in drafters.items()}
+    contenders |= peers or {}
+    for run in contenders.values():
+        run(encoded[0], max_new_tokens)
+    runs: dict[str, list[list[PeerRun]]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for mine in runs.values():
+            mine.append([])
         for ids in encoded:
-            for name, drafter in contenders.items():
-                out = generate(lm, ids, drafter=drafter, **options)
-                seconds[name][-1] += out.decode_seconds
-                if round_index == 0:
-                    outs[name].append(out)
+            for name, run in contenders.items():
+                runs[name][-1].append(run(ids, max_new_tokens))
             advance()
-    plain = statistics.median(seconds[""])
-    return [_row(name, outs[name], outs[""], plain / statistics.median(seconds[name])) for name in contenders if name]
+    return [_row(name, runs[name], runs[""]) for name in contenders if name]
 
 
-def _row(name: str, outs: Sequence[Generation], plain: Sequence[Generation], ratio: float) -> BenchRow:
-    identical = all(ours.ids == theirs.ids for ours, theirs in zip(outs, plain, strict=True))
-    together = total([out.statistics for out in outs])
+class _OwnRun(NamedTuple):
+    """A `PeerRun` with this library's statistics."""
+
+    ids: list[int]
+    calls: int
+    seconds: float
+    statistics: GenerationStatistics
+
+
+def _own(lm: LanguageModel, drafter: Drafter, options: dict[str, Any]) -> Callable[[Sequence[int], int], Any]:
+    def run(ids: Sequence[int], max_new_tokens: int) -> _OwnRun:
+        out = generate(lm, list(ids), drafter=drafter, **options)
+        return _OwnRun(out.ids[0], out.statistics.target_calls, out.decode_seconds, out.statistics)
+
+    return run
+
+
+def _row(name: str, rounds: Sequence[Sequence[PeerRun]], plain: Sequence[Sequence[PeerRun]]) -> BenchRow:
+    runs = rounds[0]
+    identical = all(list(ours.ids) == list(theirs.ids) for ours, theirs in zip(runs, plain[0], strict=True))
+    tokens, calls = sum(len(run.ids) for run in runs), sum(run.calls for run in runs)
+    statistics_of_runs = [run.statistics for run in runs if isinstance(run, _OwnRun)]
+    by_source = total(statistics_of_runs).by_source if statistics_of_runs else {}
     return BenchRow(
         drafter=name,
-        prompts=len(outs),
-        tokens=together.tokens,
-        tokens_per_call=together.tokens_per_call,
-        speed_ratio=ratio if identical else None,
+        prompts=len(runs),
+        tokens=tokens,
+        tokens_per_call=tokens / calls if calls else 0.0,
+        speed_ratio=_median_seconds(plain) / _median_seconds(rounds) if identical else None,
         identical=identical,
-        sources={
-            source: accepted / drafted if drafted else 0.0 for source, (drafted, accepted) in together.by_source.items()
-        },
+        sources={source: accepted / drafted if drafted else 0.0 for source, (drafted, accepted) in by_source.items()},
     )
+
+
+def _median_seconds(rounds: Sequence[Sequence[PeerRun]]) -> float:
+    return statistics.median(sum(run.seconds for run in runs) for runs in rounds)
