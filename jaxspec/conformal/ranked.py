@@ -1,0 +1,204 @@
+"""What calibrators by rank share: a bank of scores, cells, draws, and the checks of their settings.
+
+B lanes, C cells, G groups, Q questions.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxspec.conformal.bank import Bank, PooledBank
+from jaxspec.conformal.calibrator import checked_state
+from jaxspec.conformal.cluster_bank import ClusterBank, ClusterBankState
+from jaxspec.conformal.lanes import Tally, all_or, count, empty_tally, lane_values, usable
+from jaxspec.conformal.rate import exact_rate
+from jaxspec.conformal.standing import Standing, lower_p_value, smoothed_p_value, upper_p_value
+
+MODES = ("marginal", "conditional")
+LARGEST_SUM = 2**31 - 1  # ranks are int32
+
+
+class RankState(NamedTuple):
+    """Attributes:
+    bank: scores to compare with.
+    tally: what was decided.
+    key: (2,) uint32 of the random draws.
+    tick: () int32 observations, each of a batch of lanes.
+    """
+
+    bank: Bank | ClusterBankState
+    tally: Tally
+    key: jax.Array
+    tick: jax.Array
+
+
+class Lanes(NamedTuple):
+    """Checked arguments, each (B,).
+
+    Attributes:
+      score: float32, minus infinity for non-finite ones.
+      raw: score as given.
+      cell: int32.
+      question: int32, zeros where nothing asks for it.
+      live: bool.
+    """
+
+    score: jax.Array
+    raw: jax.Array
+    cell: jax.Array
+    question: jax.Array
+    live: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranked:
+    """Settings of a calibrator that ranks a score among earlier ones.
+
+    Attributes:
+      reject_rate: share of drafts to hand to the target.
+      groups: G.
+      questions: Q when scores are compared within a question, 0 when all questions are pooled.
+      size: entries of a cell, questions where the bank is by question.
+      cluster_size: entries of a question in a bank by question, 0 for a bank that does not tell questions apart.
+      ring: whether a full cell forgets the oldest entry or takes no more.
+      seed: of the draws.
+    """
+
+    reject_rate: float
+    groups: int
+    questions: int
+    size: int
+    cluster_size: int
+    ring: bool
+    seed: int
+
+    @property
+    def cells(self) -> int:
+        return self.groups * max(self.questions, 1)
+
+    @property
+    def bank(self) -> PooledBank | ClusterBank:
+        if self.cluster_size:
+            return ClusterBank(self.size, self.cluster_size, self.ring)
+        return PooledBank(self.size, self.ring)
+
+    def p_values(
+        self,
+        state: Any,
+        score: jax.Array,
+        group: jax.Array,
+        question: jax.Array | None = None,
+        uniform: jax.Array | None = None,
+        tail: str = "better",
+    ) -> jax.Array:
+        """(B,) float32 p-values of scores in their cells; arguments as those of `jaxspec.conformal.p_values`.
+
+        Raises:
+          ValueError: a state of another calibrator, a wrong shape, another tail.
+        """
+        if tail not in ("better", "worse"):
+            raise ValueError(f"tail={tail!r} is neither 'better' nor 'worse'")
+        state = checked_state(self, state)
+        lanes = self._lanes(score, group, None, question)
+        standing = self._standing(rank_state(state), lanes)
+        if uniform is None:
+            return upper_p_value(standing) if tail == "better" else lower_p_value(standing)
+        smoothed = smoothed_p_value(standing, lane_values("uniform", uniform, lanes.score.shape[0], jnp.floating))
+        return 1.0 - smoothed if tail == "better" else smoothed
+
+    def _first_state(self) -> RankState:
+        return RankState(
+            bank=self.bank.init(self.cells),
+            tally=empty_tally(self.cells),
+            key=jax.random.key_data(jax.random.key(self.seed, impl="threefry2x32")),
+            tick=jnp.zeros((), jnp.int32),
+        )
+
+    def _lanes(self, score: jax.Array, group: jax.Array, live: jax.Array | None, question: jax.Array | None) -> Lanes:
+        raw = lane_values("score", score, None, jnp.floating)
+        lanes = raw.shape[0]
+        cell = jnp.clip(lane_values("group", group, lanes, jnp.integer), 0, self.groups - 1).astype(jnp.int32)
+        asked = jnp.zeros((lanes,), jnp.int32)
+        if self.questions or self.cluster_size:
+            if question is None:
+                raise ValueError("this calibrator tells questions apart; pass question, (B,) integers")
+            asked = lane_values("question", question, lanes, jnp.integer).astype(jnp.int32)
+        if self.questions:
+            cell = jnp.clip(asked, 0, self.questions - 1) * self.groups + cell
+        return Lanes(usable(raw), raw, cell, asked, all_or("live", live, lanes))
+
+    def _standing(self, state: RankState, lanes: Lanes) -> Standing:
+        bank: Any = state.bank
+        return self.bank.compare(bank, lanes.cell, lanes.score, lanes.question)
+
+    def _insert(self, state: RankState, lanes: Lanes) -> RankState:
+        bank: Any = state.bank
+        bank = self.bank.insert(bank, lanes.cell, lanes.score, lanes.question, lanes.live)
+        return state._replace(bank=bank)
+
+    def _count(self, state: RankState, lanes: Lanes, escalate: jax.Array) -> RankState:
+        tally = count(state.tally, lanes.cell, lanes.raw, escalate, lanes.live)
+        return state._replace(tally=tally, tick=state.tick + 1)
+
+
+def rank_state(state: Any) -> RankState:
+    """The part of a calibrator's state that holds its bank."""
+    return state if isinstance(state, RankState) else state.ranks
+
+
+def draws(state: RankState, lanes: int, uniform: jax.Array | None) -> jax.Array:
+    """(B,) float32 in [0, 1): the caller's, or those of this tick."""
+    if uniform is not None:
+        return lane_values("uniform", uniform, lanes, jnp.floating).astype(jnp.float32)
+    key = jax.random.wrap_key_data(state.key, impl="threefry2x32")
+    return jax.random.uniform(jax.random.fold_in(key, state.tick), (lanes,), jnp.float32)
+
+
+def rank_settings(
+    *,
+    reject_rate: float,
+    groups: int,
+    mode: str,
+    questions: int | None,
+    size: int,
+    cluster_size: int | None,
+    bank: str,
+    seed: int,
+) -> dict[str, Any]:
+    """Fields of `Ranked` from the arguments of the factories.
+
+    Raises:
+      ValueError: see the messages.
+    """
+    exact_rate(reject_rate)
+    if mode not in MODES:
+        raise ValueError(f"mode={mode!r} is not one of {MODES}: 'marginal' pools questions, 'conditional' does not")
+    if bank not in ("ring", "growing"):
+        raise ValueError(f"bank={bank!r} is neither 'ring' (forgets the oldest) nor 'growing' (keeps the first)")
+    if mode == "conditional" and questions is None:
+        raise ValueError("mode='conditional' compares within a question; say how many there are with questions=")
+    if mode == "marginal" and questions is not None:
+        raise ValueError(f"questions={questions} is for mode='conditional'; mode='marginal' takes any number")
+    if mode == "conditional" and cluster_size is not None:
+        raise ValueError(f"cluster_size={cluster_size} weighs questions alike; mode='conditional' has one at a time")
+    sizes = {"groups": groups, "size": size, "questions": questions, "cluster_size": cluster_size}
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} is below 1")
+    largest = ClusterBank(size, cluster_size, True).unit if cluster_size else 1
+    if largest * (size + 1) > LARGEST_SUM:
+        raise ValueError(
+            f"cluster_size={cluster_size} and size={size} give weights up to {largest * (size + 1)}, above 32 bits; "
+            f"take cluster_size up to 16, and then size up to 2900"
+        )
+    return {
+        "reject_rate": float(reject_rate),
+        "groups": groups,
+        "questions": questions or 0,
+        "size": size,
+        "cluster_size": cluster_size or 0,
+        "ring": bank == "ring",
+        "seed": seed,
+    }

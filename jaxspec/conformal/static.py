@@ -1,0 +1,145 @@
+"""Calibration once, before the decisions.
+
+B lanes.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxspec.conformal.calibrator import checked_state
+from jaxspec.conformal.lanes import lane_values
+from jaxspec.conformal.ranked import Lanes, Ranked, RankState, draws, rank_settings
+from jaxspec.conformal.rate import exact_rate
+from jaxspec.conformal.standing import SIDES, escalates
+
+
+@dataclasses.dataclass(frozen=True)
+class StaticConformal(Ranked):
+    """Ranks among scores given to `calibrate`; decisions teach it nothing.
+
+    Attributes:
+      side: which guarantee, see `jaxspec.conformal.standing.escalates`.
+    """
+
+    side: str
+
+    def init(self) -> RankState:
+        """Not calibrated: "at_most" never escalates, "exact" at the rate by chance, the other sides always."""
+        return self._first_state()
+
+    def calibrate(self, score: jax.Array, group: jax.Array, question: jax.Array | None = None) -> RankState:
+        """The state with calibration scores.
+
+        Args:
+          score: (T,) float, non-finite for worst.
+          group: (T,) integer.
+          question: (T,) integer, where questions are told apart.
+
+        Raises:
+          ValueError: wrong shapes, or more scores of a group than `size`.
+        """
+        lanes = self._lanes(score, group, None, question)
+        if not self.cluster_size:
+            held = np.bincount(np.asarray(lanes.cell), minlength=self.cells)
+            if held.max() > self.size:
+                raise ValueError(
+                    f"{held.max()} calibration scores for cell {held.argmax()}, size={self.size}; give a larger size"
+                )
+        state = self._first_state()
+        return state._replace(bank=_filled(self.bank, state.bank, lanes))
+
+    def decide(
+        self,
+        state: RankState,
+        score: jax.Array,
+        group: jax.Array,
+        live: jax.Array | None = None,
+        question: jax.Array | None = None,
+        uniform: jax.Array | None = None,
+    ) -> jax.Array:
+        state = checked_state(self, state)
+        lanes = self._lanes(score, group, live, question)
+        uniform = draws(state, lanes.score.shape[0], uniform)
+        return escalates(self.side, exact_rate(self.reject_rate), self._standing(state, lanes), uniform) & lanes.live
+
+    def observe(
+        self,
+        state: RankState,
+        score: jax.Array,
+        group: jax.Array,
+        escalate: jax.Array,
+        live: jax.Array | None = None,
+        question: jax.Array | None = None,
+    ) -> RankState:
+        state = checked_state(self, state)
+        lanes = self._lanes(score, group, live, question)
+        return self._count(state, lanes, lane_values("escalate", escalate, lanes.score.shape[0], jnp.bool_))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _filled(kind: Any, bank: Any, lanes: Lanes) -> Any:
+    """The bank with all scores, one after the other, so that their number may be large."""
+
+    def insert(bank: Any, one: Lanes) -> tuple[Any, None]:
+        one = jax.tree.map(lambda field: field[None], one)
+        return kind.insert(bank, one.cell, one.score, one.question, one.live), None
+
+    return jax.lax.scan(insert, bank, lanes)[0]
+
+
+def checked_side(side: str) -> str:
+    """`side`, if there is such a one.
+
+    Raises:
+      ValueError: there is not.
+    """
+    if side not in SIDES:
+        raise ValueError(f"side={side!r} is not one of {SIDES}; 'at_most' keeps within a budget, 'exact' hits the rate")
+    return side
+
+
+def static_conformal(
+    reject_rate: float = 0.4,
+    side: str = "at_most",
+    size: int = 1024,
+    groups: int = 1,
+    mode: str = "marginal",
+    questions: int | None = None,
+    cluster_size: int | None = None,
+    seed: int = 0,
+) -> StaticConformal:
+    """Split conformal: hands a draft to the target by its rank among calibration scores.
+
+    The rate holds for scores exchangeable with those of calibration, so not when later turns are harder than the
+    calibrated one; given the calibration scores it varies as Beta(N + 1 - k, k), k = ceil((N + 1)(1 - reject_rate)).
+
+    Args:
+      reject_rate: share of drafts handed over, in [0, 1].
+      side: "at_most", "at_least", "exact", or "released" for the rule of the code published with A1.
+      size: most calibration scores of a group; questions where `cluster_size` is given.
+      groups: groups calibrated apart, such as turns.
+      mode: "marginal" pools questions; "conditional" compares within a question.
+      questions: how many there are, for mode "conditional".
+      cluster_size: keep up to so many scores a question and weigh questions alike, which holds the rate for scores
+        that are alike within a question; None to weigh scores alike.
+      seed: of the draws of side "exact".
+
+    Raises:
+      ValueError: a rate outside [0, 1], another side or mode, a size below 1, or sizes that do not go together.
+    """
+    settings = rank_settings(
+        reject_rate=reject_rate,
+        groups=groups,
+        mode=mode,
+        questions=questions,
+        size=size,
+        cluster_size=cluster_size,
+        bank="growing",
+        seed=seed,
+    )
+    return StaticConformal(**settings, side=checked_side(side))
