@@ -1,4 +1,4 @@
-"""The `jaxspec` command: pull, generate, demo, bench.
+"""The `jaxspec` command: pull, generate, demo, bench, tune, train.
 
 Results go to standard output, everything else to standard error. Errors are one line and exit code 2, with
 `--debug` a traceback; an interrupt is exit code 130.
@@ -9,7 +9,6 @@ import json
 import os
 import re
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,26 +16,19 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.text import Text
 
 import jaxspec
 from jaxspec.drafters.spec import parse_drafter
 from jaxspec.engine.result import Generation, GenerationStatistics
-from jaxspec.evaluate import demo as demonstration
-from jaxspec.evaluate import demo_report
 from jaxspec.evaluate.bench import BenchRow
 from jaxspec.evaluate.bench import bench as bench_drafters
+from jaxspec.evaluate.demo_command import demo
 from jaxspec.evaluate.report import markdown_table
+from jaxspec.evaluate.terminal import progress_bar
+from jaxspec.evaluate.train_command import train
+from jaxspec.evaluate.tune_command import tune
 from jaxspec.models.language_model import LanguageModel
-from jaxspec.tasks.demo_prompts import PROMPTS
 from jaxspec.tasks.prompt_file import read_prompt_file
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -49,6 +41,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(demo, name="demo")
+app.command()(tune)
+app.command()(train)
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A known name, a folder, a .gguf file or a hub id.")]
 DrafterSpec = Annotated[str, typer.Option("--drafter", "-d", help="plain, or name:key=value,key=value.")]
@@ -119,52 +114,13 @@ def generate(
             print(piece, end="", flush=True)
         print()
         return
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("decoding", total=len(texts))
         out = jaxspec.generate(lm, texts, progress=lambda done, _: progress.update(task, completed=done), **options)
     if as_json:
         _print_json(_generation_object(lm, drafter, texts, out))
     else:
         _print_generation(out)
-
-
-@app.command()
-def demo(
-    model: Model = DEFAULT_MODEL,
-    drafter: DrafterSpec = DEFAULT_DRAFTER,
-    max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens a prompt.")] = 64,
-    rounds: Annotated[int, typer.Option(help="Timed runs of each prompt; medians are shown.")] = 3,
-    dtype: Dtype = "auto",
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Decode a dozen prompts plainly and with a drafter, compare the ids, show the speed.
-
-    The exit code is 1 when ids differ from plain decoding.
-    """
-    started = time.perf_counter()
-    chosen = parse_drafter(drafter)
-    with _status(f"loading {model}"):
-        lm = jaxspec.load(model, dtype=dtype)
-    screen = Console(highlight=False)
-    rows = []
-    with _progress() as progress:
-        task = progress.add_task("compiling", total=len(PROMPTS))
-        for row in demonstration.compare(lm, PROMPTS, chosen, drafter, max_new_tokens=max_new_tokens, rounds=rounds):
-            rows.append(row)
-            progress.update(task, advance=1, description="decoding")
-            if not as_json:
-                progress.stop()
-                demo_report.print_row(row, screen)
-                progress.start()
-    seconds = time.perf_counter() - started
-    if as_json:
-        objects = [demo_report.row_object(row) for row in rows]
-        _print_json({"rows": objects, "model": lm.name, "seconds": seconds})
-    else:
-        demo_report.print_summary(rows, lm.name, seconds, screen)
-    if not all(row.identical for row in rows):
-        raise typer.Exit(DIFFERENT)
 
 
 @app.command()
@@ -187,7 +143,7 @@ def bench(
     texts = read_prompt_file(prompts)
     with _status(f"loading {model}"):
         lm = jaxspec.load(model, dtype=dtype)
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("decoding", total=len(texts) * rounds)
         rows = bench_drafters(
             lm,
@@ -322,19 +278,3 @@ def _one_line(error: Exception) -> str:
 def _status(text: str) -> contextlib.AbstractContextManager[Any]:
     """A spinner on standard error while something takes long; silent where that is not a terminal."""
     return Console(stderr=True).status(text)
-
-
-def _progress() -> Progress:
-    """A bar on standard error, where that is a terminal. Standard output is left alone: it may be a file."""
-    console = Console(stderr=True)
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-        redirect_stdout=False,
-    )

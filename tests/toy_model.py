@@ -14,7 +14,7 @@ import numpy as np
 from jaxspec.models.cache import KVCache
 from jaxspec.models.config import ModelConfig
 from jaxspec.models.language_model import LanguageModel
-from jaxspec.models.model_fn import Block, BlockOutput
+from jaxspec.models.model_fn import Block, BlockOutput, rows_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,9 @@ class ToyModelFn:
     def __call__(self, params, block: Block, cache: KVCache, *, with_logits: bool = True) -> BlockOutput:
         rows, nodes = block.ids.shape
         slots = cache.keys[0].shape[2]
-        length = jax.lax.dynamic_slice(cache.length, (block.lane,), (rows,))
+        length = rows_of(cache.length, block.lane, rows)
         position = length[:, None] + block.depth
-        committed = jax.lax.dynamic_slice(cache.keys[0], (block.lane, 0, 0, 0), (rows, 1, slots, 2))[:, 0, :, 0]
+        committed = rows_of(cache.keys[0], block.lane, rows)[:, 0, :, 0]
         slot = jnp.arange(slots)
         in_prefix = slot < length[:, None]
         code = jnp.zeros((rows, nodes), jnp.int32)

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 from jaxspec.decode import statistics
 from jaxspec.decode.acceptance import Acceptance
 from jaxspec.decode.commit import Commit, Finish, StopRules, resolve
+from jaxspec.decode.prefill import read_block
 from jaxspec.decode.sampling import SamplingFlags
 from jaxspec.decode.state import FROM_TARGET, LoopState, Requests, Status, context_of, sampling_of
 from jaxspec.decode.tree import tree_of
 from jaxspec.decode.types import Context, Draft, Drafter, Verdict
 from jaxspec.models import cache as kv_cache
-from jaxspec.models.model_fn import Block, ModelFn, Params, chain_block
+from jaxspec.models.model_fn import Block, ModelFn, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,23 +120,12 @@ def prefill_tick(program: Program, inputs: Inputs, state: LoopState) -> LoopStat
     One lane at a time, because a wide block already fills the machine, and because a request's cache is then the
     same whatever the other lanes do.
     """
-    width = program.prefill_width
     unread = _unread(state)
     lane = jnp.argmax(unread > 0).astype(jnp.int32)
-    start = state.cache.length[lane]
     row = state.row[lane]
-    ids = jax.lax.dynamic_slice(state.requests.tokens, (row, start), (1, width))
-    output = program.model_fn(inputs.params, chain_block(ids, lane), state.cache, with_logits=False)
-    # A prompt with a key that is no number is past saving, so the rest of it is skipped. What that also does is tie
-    # the writes to the pass: XLA would copy the cache to be safe if it could not see that all reads come first.
-    broken = jnp.isnan(output.keys[-1][0, 0, 0, 0])
-    count = jnp.where(broken, unread[lane], jnp.minimum(unread[lane], width))
-    write = functools.partial(kv_cache.write, lane=lane[None], start=start[None], count=count[None])
-    cache = kv_cache.KVCache(
-        tuple(map(write, state.cache.keys, output.keys)),
-        tuple(map(write, state.cache.values, output.values)),
-        state.cache.length.at[lane].add(count),
-    )
+    start = state.cache.length[lane]
+    ids = jax.lax.dynamic_slice(state.requests.tokens, (row, start), (1, program.prefill_width))
+    cache = read_block(program.model_fn, inputs.params, ids, lane, unread[lane], state.cache)
     counters = state.requests.statistics
     counters = counters._replace(prefill_calls=counters.prefill_calls.at[row].add(1, mode="drop"))
     requests = state.requests._replace(statistics=counters)
@@ -145,7 +135,7 @@ def prefill_tick(program: Program, inputs: Inputs, state: LoopState) -> LoopStat
 def decode_tick(program: Program, inputs: Inputs, state: LoopState) -> LoopState:
     """One round for every lane: draft, verify, accept, commit, observe."""
     drafter = program.drafter
-    context = context_of(state)
+    context = context_of(state)._replace(banned=inputs.banned, step_seconds=inputs.step_seconds)
     draft, drafter_state = drafter.propose(inputs.drafter_params, state.drafter, context)
     verify = [functools.partial(verify_and_accept, program, inputs, state, context, draft, n) for n in drafter.widths]
     if len(verify) == 1:
@@ -216,9 +206,12 @@ def verify_and_accept(
 
 
 def choose_width(draft: Draft, context: Context, widths: tuple[int, ...], step_seconds: jax.Array) -> jax.Array:
-    """Index () of the width with the most expected tokens a second, all live lanes together."""
+    """Index () of the width with the most expected tokens a second, all live lanes together.
+
+    Whether a node is valid is the drafter's to put into its gain, because what is drawn must not always show there.
+    """
     assert draft.gain is not None, "a drafter with several widths must say what its nodes are worth"
-    gain = jnp.sum(jnp.where(draft.valid & context.live[:, None], draft.gain, 0.0), axis=0)
+    gain = jnp.sum(jnp.where(context.live[:, None], draft.gain, 0.0), axis=0)
     upto = jnp.concatenate([jnp.zeros((1,)), jnp.cumsum(gain)])
     tokens = jnp.sum(context.live.astype(jnp.float32)) + upto[jnp.asarray(widths)]
     return jnp.argmax(tokens / step_seconds)

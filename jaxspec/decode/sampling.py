@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 Leaf = Any  # a jax.Array on the device, a NumPy array on the host
-DRAW = 0  # random stream of the target's own draws
+DRAW, ACCEPT, RESIDUAL, DRAFT = range(4)  # random streams: the target's own draws; rejection; drafts of their own
 
 
 class Sampling(NamedTuple):
@@ -141,12 +141,16 @@ def process(
     return jnp.where(warm, scaled, logits)
 
 
-def gumbel(seed: jax.Array, position: jax.Array, vocabulary: int) -> jax.Array:
+def key_of(seed: jax.Array, stream: int, position: jax.Array) -> jax.Array:
+    """The random key of a request's `seed` () for one stream and position ()."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), position)
+
+
+def gumbel(seed: jax.Array, position: jax.Array, vocabulary: int, stream: int = DRAW) -> jax.Array:
     """Gumbel noise (B, M, V) for the tokens drawn at `position` (B, M), a function of (seed, position) alone."""
 
     def noise(seed: jax.Array, position: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DRAW), position)
-        return jax.random.gumbel(key, (vocabulary,), jnp.float32)
+        return jax.random.gumbel(key_of(seed, stream, position), (vocabulary,), jnp.float32)
 
     return jax.vmap(jax.vmap(noise, in_axes=(None, 0)))(seed, position)
 
@@ -155,6 +159,17 @@ def draw(processed: jax.Array, sampling: Sampling, noise: jax.Array) -> jax.Arra
     """(B, M) int32: the argmax of logits plus noise, a draw from their softmax; the plain argmax at temperature 0."""
     warm = sampling.temperature[:, None, None] > 0
     return argmax(jnp.where(warm, processed + noise, processed))[0]
+
+
+def probabilities(processed: jax.Array, sampling: Sampling) -> jax.Array:
+    """(B, M, V) float32 the law `draw` draws from: a softmax, or all of it on the argmax at temperature 0.
+
+    A row whose logits are not finite holds NaN, or sums to zero.
+    """
+    warm = sampling.temperature[:, None, None] > 0
+    best, _ = argmax(processed)
+    cold = best[..., None] == jnp.arange(processed.shape[-1], dtype=jnp.int32)
+    return jnp.where(warm, jax.nn.softmax(processed, axis=-1), cold.astype(jnp.float32))
 
 
 def argmax(x: jax.Array) -> tuple[jax.Array, jax.Array]:

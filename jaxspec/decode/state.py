@@ -120,6 +120,7 @@ def context_of(state: LoopState) -> Context:
         prompt_length=requests.prompt_length[row],
         seed=requests.sampling.seed[row],
         live=state.row < rows,
+        sampling=sampling_of(state),
     )
 
 

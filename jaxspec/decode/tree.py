@@ -20,6 +20,7 @@ class Tree(NamedTuple):
       ancestors: (B, M, M) bool, including each node itself.
       parent: (B, M) int32; the root is its own.
       valid: (B, M) bool, true at the root.
+      log_q: (B, M - 1, V) float32 as in `Draft`, or None.
     """
 
     ids: jax.Array
@@ -27,6 +28,7 @@ class Tree(NamedTuple):
     ancestors: jax.Array
     parent: jax.Array
     valid: jax.Array
+    log_q: jax.Array | None = None
 
 
 def tree_of(root: jax.Array, draft: Draft, depth: int) -> Tree:
@@ -42,6 +44,7 @@ def tree_of(root: jax.Array, draft: Draft, depth: int) -> Tree:
         ancestors=ancestors_of(parent, depth),
         parent=parent,
         valid=below(jnp.bool_(True), draft.valid),
+        log_q=draft.log_q,
     )
 
 
@@ -70,8 +73,12 @@ def longest_accepted(tree: Tree, chosen: jax.Array, depth: int) -> tuple[jax.Arr
       accepted (B,) int32, and path (B, D + 1) int32 of block nodes, the root first, 0 beyond `accepted`.
     """
     wanted = jnp.take_along_axis(chosen, tree.parent, axis=1)
-    matches = tree.valid & (tree.ids == wanted)
-    matches = matches.at[:, 0].set(True)
+    return deepest_path(tree, tree.ids == wanted, depth)
+
+
+def deepest_path(tree: Tree, fits: jax.Array, depth: int) -> tuple[jax.Array, jax.Array]:
+    """The deepest valid node that fits (B, M) with its whole path below the root; as `longest_accepted`."""
+    matches = (tree.valid & fits).at[:, 0].set(True)
     on_path = jnp.all(matches[:, None, :] | ~tree.ancestors, axis=2)
     best = jnp.argmax(jnp.where(on_path, tree.depth, -1), axis=1)
     accepted = jnp.take_along_axis(tree.depth, best[:, None], axis=1)[:, 0]

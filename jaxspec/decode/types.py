@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
+from jaxspec.decode.sampling import Sampling
+
 State = Any
 
 
@@ -20,6 +22,10 @@ class Context(NamedTuple):
       prompt_length: (B,) int32.
       seed: (B,) uint32 of the request.
       live: (B,) bool; other lanes hold nothing.
+      sampling: settings of every lane; None only where no request has been seen yet.
+      banned: (V,) bool ids the target never says; None outside `propose` and `observe`.
+      step_seconds: (number of widths,) float32 what a whole step takes at each of the drafter's widths; None outside
+        `propose` and `observe`.
     """
 
     tokens: jax.Array
@@ -27,6 +33,9 @@ class Context(NamedTuple):
     prompt_length: jax.Array
     seed: jax.Array
     live: jax.Array
+    sampling: Sampling | None = None
+    banned: jax.Array | None = None
+    step_seconds: jax.Array | None = None
 
     @property
     def root(self) -> jax.Array:
@@ -46,7 +55,9 @@ class Draft(NamedTuple):
       valid: (B, N) bool; an invalid node is never accepted, nor is anything below it.
       evidence: (B, N) int32 how good a proposal its source thinks the node is, as a small class: a rank, or the
         length of a match. `mix` learns how often each class is right; nothing else reads it.
-      log_q: (B, N, V) float32 log-probabilities a node was drawn from, or None for a deterministic proposal.
+      log_q: (B, N, V) float32 log-probabilities a node was drawn from, given its ancestors and the siblings before
+        it, or None for a deterministic proposal. With it, neither `valid` nor `gain` may depend on what was drawn
+        for the node itself or for any later one: leaving out nodes by their value would bias `Rejection`.
       gain: (B, N) float32 estimated probability that a node is accepted, falling along the nodes, or None. With
         it the loop may verify the first nodes only, as many as pay.
     """
@@ -73,7 +84,8 @@ class Verdict(NamedTuple):
       path: (B, D + 1) int32 block nodes from the root down; entries beyond m are 0.
       ids: (B, D + 1) int32 the m accepted ids, then the target's own next token; V there if its logits were not
         finite. Entries beyond are undefined.
-      chosen: (B, N + 1) int32 the target's own token after every block node.
+      chosen: (B, N + 1) int32 the target's own token after every block node; its most probable one where the
+        acceptance draws for the end of the path alone.
       top: (B, N + 1, R) int32 the target's R most probable tokens after every block node, R being the drafter's
         `top`, whether or not the node was accepted.
     """

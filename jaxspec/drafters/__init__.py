@@ -4,6 +4,7 @@ from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.drafters.best import best
 from jaxspec.drafters.context_ngram import context_ngram
 from jaxspec.drafters.corpus import corpus
+from jaxspec.drafters.jacobi import jacobi
 from jaxspec.drafters.lookahead import lookahead
 from jaxspec.drafters.mix import mix
 from jaxspec.drafters.model_ngram import model_bigram, model_unigram
@@ -16,6 +17,7 @@ __all__ = [
     "best",
     "context_ngram",
     "corpus",
+    "jacobi",
     "lookahead",
     "mix",
     "model_bigram",

@@ -10,11 +10,14 @@ import numpy as np
 
 from jaxspec.decode import sampling
 from jaxspec.decode.acceptance import Acceptance, Coupled, Greedy
+from jaxspec.decode.binding import Binding, bind
 from jaxspec.decode.commit import StopRules
 from jaxspec.decode.loop import Inputs, Program
+from jaxspec.decode.rejection import Rejection
 from jaxspec.decode.state import LoopState
 from jaxspec.decode.stop import build_stop_table
 from jaxspec.decode.types import Drafter
+from jaxspec.decode.typical import Typical
 from jaxspec.drafters.padded import padded
 from jaxspec.engine.request import Request, check_room
 from jaxspec.engine.serve import UNLIMITED, Shape, init_state
@@ -22,6 +25,12 @@ from jaxspec.models.language_model import LanguageModel
 
 STOP_IDS_BUCKET = 8
 STRICT_NODES = 15  # with the root, blocks of sixteen
+ACCEPTANCES: dict[str, type[Acceptance]] = {
+    "greedy": Greedy,
+    "coupled": Coupled,
+    "rejection": Rejection,
+    "typical": Typical,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +62,7 @@ def build_job(
     requests: Sequence[Request],
     drafter: Drafter,
     *,
-    acceptance: Acceptance | None = None,
+    acceptance: Acceptance | str | None = None,
     stop: Sequence[str] = (),
     stop_ids: Sequence[int] = (),
     ignore_eos: bool = False,
@@ -69,7 +78,7 @@ def build_job(
       lm: the target.
       requests: what will be served.
       drafter: see `jaxspec.drafters`.
-      acceptance: `Greedy()` or `Coupled()`; None takes the latter iff a request samples.
+      acceptance: a rule, or its name among `ACCEPTANCES`; None takes `Coupled()` if a request samples, or `Greedy()`.
       stop: strings that end a request where they first stand in its decoded text.
       stop_ids: ids that do, besides the tokenizer's own.
       ignore_eos: whether the tokenizer's end-of-sequence ids do not.
@@ -90,8 +99,8 @@ def build_job(
     what = "the model's context" if capacity == lm.config.context else "the cache"
     check_room(requests, capacity, what)
     needed = max((len(r.ids) + r.max_new_tokens for r in requests), default=1)
-    slots = _power_of_two(min(needed, capacity), 128) if cache is None else -(-cache // 128) * 128
-    lanes = min(_power_of_two(len(requests), 1), 8) if lanes is None else lanes
+    slots = power_of_two(min(needed, capacity), 128) if cache is None else -(-cache // 128) * 128
+    lanes = min(power_of_two(len(requests), 1), 8) if lanes is None else lanes
     width = 64 if jax.default_backend() == "cpu" else 256
     model = lm.model
     if strict:
@@ -106,14 +115,14 @@ def build_job(
         repetition_penalty=[r.repetition_penalty for r in requests],
         banned=len(banned_ids) > 0,
     )
-    if acceptance is None:
-        acceptance = Coupled() if flags.stochastic else Greedy()
-    program = Program(model, drafter, acceptance, flags, width)
+    acceptance = _acceptance(acceptance, flags.stochastic)
+    binding = Binding(lm.config.vocabulary, flags, acceptance.drawing, width)
+    program = Program(model, bind(drafter, binding), acceptance, flags, width)
     inputs = Inputs(
         params=lm.params,
         drafter_params=drafter.prepare(lm),
-        rules=_stop_rules(lm, stop, stop_ids, ignore_eos=ignore_eos),
-        banned=_banned(lm, banned_ids),
+        rules=stop_rules(lm, stop, stop_ids, ignore_eos=ignore_eos),
+        banned=banned_mask(lm, banned_ids),
         capacity=jax.device_put(np.int32(capacity)),
         step_seconds=jnp.ones((len(drafter.widths),), jnp.float32),
         max_ticks=jax.device_put(UNLIMITED),
@@ -122,11 +131,24 @@ def build_job(
     return Job(program, inputs, Shape(lanes, slots, max(16, 4 * lanes), width), lm)
 
 
-def _power_of_two(value: int, least: int) -> int:
+def power_of_two(value: int, least: int) -> int:
     return max(least, 1 << max(value - 1, 0).bit_length())
 
 
-def _stop_rules(lm: LanguageModel, stop: Sequence[str], stop_ids: Sequence[int], *, ignore_eos: bool) -> StopRules:
+def _acceptance(acceptance: Acceptance | str | None, stochastic: bool) -> Acceptance:
+    """The rule itself, which must be able to draw if a request samples."""
+    if acceptance is None:
+        return Coupled() if stochastic else Greedy()
+    if isinstance(acceptance, str):
+        if acceptance not in ACCEPTANCES:
+            raise ValueError(f"acceptance={acceptance!r} is not one of {', '.join(ACCEPTANCES)}")
+        acceptance = ACCEPTANCES[acceptance]()
+    if stochastic and not acceptance.stochastic:
+        raise ValueError(f"{acceptance} cannot draw; use acceptance='coupled', or temperature=0")
+    return acceptance
+
+
+def stop_rules(lm: LanguageModel, stop: Sequence[str], stop_ids: Sequence[int], *, ignore_eos: bool) -> StopRules:
     if isinstance(stop, str):
         raise ValueError(f"stop={stop!r} is one string; pass a list of strings")
     if any(not text for text in stop):
@@ -151,7 +173,7 @@ def _stop_rules(lm: LanguageModel, stop: Sequence[str], stop_ids: Sequence[int],
     return StopRules(jax.device_put(padded_ids), table)
 
 
-def _banned(lm: LanguageModel, banned_ids: Sequence[int]) -> Any:
+def banned_mask(lm: LanguageModel, banned_ids: Sequence[int]) -> Any:
     banned = np.zeros((lm.config.vocabulary,), bool)
     for value in banned_ids:
         if not 0 <= value < lm.config.vocabulary:

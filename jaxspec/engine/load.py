@@ -9,6 +9,8 @@ import jax.numpy as jnp
 
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.transformer import cache_dtype, transformer_fn
+from jaxspec.weights.quantize import parse_quantization
+from jaxspec.weights.quantize import quantize as quantized
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -17,6 +19,7 @@ def load(
     source: str | Path,
     *,
     dtype: str = "auto",
+    quantize: str | None = None,
     sharding: Callable[..., Any] | None = None,
     folder: str | Path = "checkpoints",
 ) -> LanguageModel:
@@ -25,23 +28,26 @@ def load(
     Args:
       source: a known name (`smollm2-135m`), a Hugging Face folder, a `.gguf` file, or a hub id.
       dtype: `float32`, `bfloat16`, or `auto`: float32 on CPU, bfloat16 elsewhere.
+      quantize: `int8` or `int4` kernels, or `int4:group=64`, see `jaxspec.quantize`; None leaves them in `dtype`.
       sharding: from a parameter's path and shape to where it lives, `jaxspec.partition(mesh)` for one;
         None for the default device.
       folder: where named models are kept.
 
     Raises:
-      ValueError: unknown `dtype`, or an architecture or field that is not honoured.
+      ValueError: unknown `dtype` or `quantize`, or an architecture or field that is not honoured.
       FileNotFoundError: no such model, or one without weights or tokenizer.
     """
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)} or auto")
+    if quantize is not None:
+        parse_quantization(quantize)  # refused before anything is read
     from jaxspec.weights.load import read_model  # tokenizers and file formats, which bare arrays do not need
 
     compute = DTYPES[dtype]
     config, params, tokenizer = read_model(source, dtype=compute, sharding=sharding, folder=folder)
-    return LanguageModel(
+    lm = LanguageModel(
         config=config,
         model=transformer_fn(config, compute),
         params=params,
@@ -50,3 +56,4 @@ def load(
         cache_dtype=cache_dtype(compute),
         name=str(source),
     )
+    return lm if quantize is None else quantized(lm, quantize)

@@ -11,8 +11,13 @@ import yaml
 T = TypeVar("T")
 
 
-def read_config(path: str | Path, kind: type[T]) -> T:
+def read_config(path: str | Path, kind: type[T], raw: Any = None) -> T:
     """The dataclass `kind` that a YAML file describes; lists become tuples.
+
+    Args:
+      path: of the file.
+      kind: the dataclass.
+      raw: the file's content, if it was read and changed before.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -21,7 +26,7 @@ def read_config(path: str | Path, kind: type[T]) -> T:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"config {path} does not exist")
-    raw = yaml.safe_load(path.read_text())
+    raw = yaml.safe_load(path.read_text()) if raw is None else raw
     if not isinstance(raw, dict):
         raise ValueError(f"{path} is not a mapping of settings")
     return _build(raw, kind, str(path))

@@ -35,7 +35,7 @@ class Visibility(NamedTuple):
     """Who may see whom.
 
     Attributes:
-      lane: () first cache lane of the block's rows.
+      lane: () first cache lane of the block's rows, or (b,) the lane of each.
       length: (b,) committed slots.
       depth: (b, N) distance from the root.
       ancestors: (b, N, N) bool, including each node itself.
@@ -93,7 +93,9 @@ def slot_attention(
     same block, which makes logits bit-equal for any split of a text into blocks. It costs a copy of the cache.
     """
     rows = keys.shape[0]
-    lane = visibility.lane + jnp.arange(rows, dtype=jnp.int32)
+    lane = visibility.lane
+    if lane.ndim == 0:
+        lane += jnp.arange(rows, dtype=jnp.int32)
     count = jnp.full((rows,), keys.shape[2], jnp.int32)
     cached_keys = write(cached_keys, keys, lane, visibility.length, count)
     cached_values = write(cached_values, values, lane, visibility.length, count)
@@ -157,10 +159,13 @@ def _over_prefix(running, merged, cached_keys, cached_values, visibility, end, w
 
 
 def _read(buffer: jax.Array, lane: jax.Array, start: jax.Array, rows: int, size: int) -> jax.Array:
-    _, heads, slots, width = buffer.shape
-    if rows == buffer.shape[0]:
+    lanes, heads, slots, width = buffer.shape
+    if lane.ndim == 1:
+        whole = buffer if size == slots else jax.lax.dynamic_slice_in_dim(buffer, start, size, axis=2)
+        return whole[lane]
+    if rows == lanes:
         lane = jnp.int32(0)
-    if rows == buffer.shape[0] and size == slots:
+    if rows == lanes and size == slots:
         return buffer
     return jax.lax.dynamic_slice(buffer, (lane, 0, start, 0), (rows, heads, size, width))
 

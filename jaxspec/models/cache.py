@@ -74,15 +74,19 @@ def commit(cache: KVCache, keys, values, path: jax.Array, count: jax.Array) -> K
     return append(cache, tuple(map(along_path, keys)), tuple(map(along_path, values)), count)
 
 
-def append(cache: KVCache, keys, values, count: jax.Array) -> KVCache:
-    """Writes the first `count` (B,) of `keys` and `values`, per layer (B, K, D, H), behind every lane's prefix."""
-    lane = jnp.arange(count.shape[0], dtype=jnp.int32)
+def append(cache: KVCache, keys, values, count: jax.Array, lane: jax.Array | None = None) -> KVCache:
+    """Writes the first `count` (b,) of `keys` and `values`, per layer (b, K, D, H), behind the prefix of each `lane`.
+
+    `lane` (b,) int32 holds different lanes; None stands for all of them in order.
+    """
+    lane = jnp.arange(count.shape[0], dtype=jnp.int32) if lane is None else lane
+    start = cache.length[lane]
 
     def advance(buffer: jax.Array, new: jax.Array) -> jax.Array:
-        return write(buffer, new, lane, cache.length, count)
+        return write(buffer, new, lane, start, count)
 
     return KVCache(
         tuple(map(advance, cache.keys, keys)),
         tuple(map(advance, cache.values, values)),
-        cache.length + count,
+        cache.length.at[lane].add(count),
     )

@@ -22,7 +22,7 @@ class Block(NamedTuple):
       depth: (B, N) int32 distance from the root; a node's position is `cache.length + depth`.
       ancestors: (B, N, N) bool; `ancestors[b, i, j]` iff node j is node i or above it.
       lane: () int32; row b of the block belongs to lane `lane + b` of the cache. Zero except in prefill, which
-        works on one lane of many.
+        works on one lane of many. Or (B,) int32, the lane of every row, for passes over some lanes.
     """
 
     ids: jax.Array
@@ -58,6 +58,13 @@ def chain_block(ids: jax.Array, lane: jax.Array | int = 0) -> Block:
     depth = jnp.broadcast_to(jnp.arange(nodes, dtype=jnp.int32), (lanes, nodes))
     ancestors = jnp.broadcast_to(jnp.tril(jnp.ones((nodes, nodes), bool)), (lanes, nodes, nodes))
     return Block(ids, depth, ancestors, jnp.asarray(lane, jnp.int32))
+
+
+def rows_of(values: jax.Array, lane: jax.Array, rows: int) -> jax.Array:
+    """The entries of `values` (lanes, ...) that belong to a block's rows, see `Block.lane`."""
+    if lane.ndim == 1:
+        return values[lane]
+    return values if rows == values.shape[0] else jax.lax.dynamic_slice_in_dim(values, lane, rows)
 
 
 def from_nnx(module: Any) -> tuple[Callable[..., BlockOutput], Params]:

@@ -18,7 +18,8 @@ from jaxspec.models import rope
 from jaxspec.models.attention import Visibility, block_attention, slot_attention
 from jaxspec.models.cache import KVCache
 from jaxspec.models.config import ModelConfig
-from jaxspec.models.model_fn import Block, BlockOutput, Params
+from jaxspec.models.model_fn import Block, BlockOutput, Params, rows_of
+from jaxspec.models.quantized_kernel import QuantizedKernel, quantized_columns, quantized_matmul
 
 CPU_CHUNK = 128  # cache slots read at a time; the longest used prefix decides how many chunks
 
@@ -32,19 +33,31 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), x.dtype)
-        y = matmul(x, kernel)
+        y = matmul(x, kernel_of(self, self.kernel_init, (x.shape[-1], self.features), x.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), x.dtype)
             y = y + bias.astype(y.dtype)
         return y.astype(x.dtype)
 
 
-def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def kernel_of(module: nn.Module, init: nn.initializers.Initializer, shape: tuple[int, int], dtype: Any) -> Any:
+    """The module's kernel; a quantised one is given, never initialised, and Flax cannot check its shape."""
+    if module.has_variable("params", "kernel"):
+        given = module.get_variable("params", "kernel")
+        if isinstance(given, QuantizedKernel):
+            if given.shape != shape:
+                raise ValueError(f"the quantised kernel of {module.name} is {given.shape}, not {shape}")
+            return given
+    return module.param("kernel", init, shape, dtype)
+
+
+def matmul(x: jax.Array, kernel: jax.Array | QuantizedKernel) -> jax.Array:
     """`x (..., in) @ kernel (in, out)` as float32, exact products in float32 and one pass over the kernel.
 
     XLA on CPU widens the whole kernel for a single bfloat16 row, twenty times the cost of two rows: pad.
     """
+    if isinstance(kernel, QuantizedKernel):
+        return quantized_matmul(x, kernel, matmul)
     rows = x.reshape(-1, x.shape[-1])
     single = rows.shape[0] == 1 and x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
     if single:
@@ -56,11 +69,13 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def embed(kernel: jax.Array, ids: jax.Array) -> jax.Array:
-    """Columns `ids` (B, N) of `kernel` (W, V), as (B, N, W).
+def embed(kernel: jax.Array | QuantizedKernel, ids: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """Columns `ids` (B, N) of `kernel` (W, V), as (B, N, W); a quantised kernel's as `dtype`.
 
     Gathered as bits: XLA on CPU would widen a whole bfloat16 kernel to gather from it.
     """
+    if isinstance(kernel, QuantizedKernel):
+        return quantized_columns(kernel, ids, dtype)
     narrow = kernel.dtype == jnp.bfloat16
     bits = jax.lax.bitcast_convert_type(kernel, jnp.uint16) if narrow else kernel
     columns = jnp.moveaxis(jnp.take(bits, ids, axis=1, mode="clip"), 0, -1)
@@ -158,8 +173,8 @@ class Kernel(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self) -> jax.Array:
-        return self.param("kernel", nn.initializers.normal(0.02), self.shape, self.dtype)
+    def __call__(self) -> jax.Array | QuantizedKernel:
+        return kernel_of(self, nn.initializers.normal(0.02), self.shape, self.dtype)
 
 
 class Transformer(nn.Module):
@@ -180,8 +195,7 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(self, block: Block, cache: KVCache, *, with_logits: bool = True) -> BlockOutput:
         config = self.config
-        rows = block.ids.shape[0]
-        length = jax.lax.dynamic_slice(cache.length, (block.lane,), (rows,))
+        length = rows_of(cache.length, block.lane, block.ids.shape[0])
         positions = length[:, None] + block.depth
         visibility = Visibility(block.lane, length, block.depth, block.ancestors)
         angles = {
@@ -189,7 +203,7 @@ class Transformer(nn.Module):
         }
         shape = (config.width, config.vocabulary)
         embedding = Kernel(shape, self.dtype, name="embedding")()
-        x = embed(embedding, block.ids)
+        x = embed(embedding, block.ids, self.dtype)
         if config.embedding_scale != 1.0:
             x = x * jnp.asarray(config.embedding_scale, self.dtype)
         new_keys, new_values = [], []

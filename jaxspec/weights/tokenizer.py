@@ -98,6 +98,12 @@ class Tokenizer:
                 found[index] = piece(token)
         return found
 
+    @functools.cached_property
+    def special_tokens(self) -> dict[int, str]:
+        """Names of the ids that are marks and not text."""
+        tokens = self._backend.get_added_tokens_decoder().items()
+        return {index: token.content for index, token in tokens if token.special}
+
     def save(self, folder: str | Path) -> None:
         """Writes the files that `tokenizer_from_folder` reads."""
         folder = Path(folder)

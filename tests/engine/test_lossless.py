@@ -72,6 +72,7 @@ DRAFTERS = {
     "lookahead": drafters.lookahead(window=3, ngram=3, guesses=2),
     "ngrammys": drafters.ngrammys(k=4, w=4),
     "ngrammys rows": drafters.ngrammys(k=3, w=5, q=2, strict=False, mode="rows"),
+    "jacobi": drafters.jacobi(5, "rolling"),
     "model_bigram": drafters.model_bigram(k=3, w=2),
     "mix": drafters.mix(
         drafters.suffix(width=5), drafters.token_recycling(branches=3, nodes=8, start="empty"), budget=9

@@ -1,0 +1,50 @@
+"""What a drafter may know of the job it is compiled into."""
+
+import dataclasses
+from typing import Any, Protocol, runtime_checkable
+
+from jaxspec.decode.acceptance import Drawing
+from jaxspec.decode.sampling import SamplingFlags
+from jaxspec.decode.types import Drafter
+
+
+@dataclasses.dataclass(frozen=True)
+class Binding:
+    """The static facts of a job.
+
+    Attributes:
+      vocabulary: V of the target.
+      flags: which sampling transforms the target's distribution goes through.
+      drawing: how a drafter that can draw should, see `Acceptance`.
+      prefill_width: prompt tokens a pass; `Context.tokens` is that much longer than the cache.
+      alone: whether drafts reach the loop as the drafter made them. Within another drafter they are chosen from,
+        and `log_q` is lost.
+    """
+
+    vocabulary: int
+    flags: SamplingFlags
+    drawing: Drawing
+    prefill_width: int
+    alone: bool = True
+
+
+@runtime_checkable
+class Bindable(Protocol):
+    """A drafter that wants to know its job."""
+
+    def bind(self, binding: Binding) -> Drafter: ...
+
+
+def bind(drafter: Any, binding: Binding) -> Any:
+    """`drafter` bound to a job, and so is every drafter within it; one that does not ask stays as it is."""
+    if isinstance(drafter, Bindable):
+        return drafter.bind(binding)
+    inner = dataclasses.replace(binding, alone=False)
+    if isinstance(drafter, tuple):
+        return tuple(bind(part, inner) for part in drafter)
+    if not isinstance(drafter, Drafter) or not dataclasses.is_dataclass(drafter):
+        return drafter
+    fields = {field.name: getattr(drafter, field.name) for field in dataclasses.fields(drafter) if field.init}
+    bound = {name: bind(value, inner) for name, value in fields.items()}
+    changed = {name: value for name, value in bound.items() if value is not fields[name] and value != fields[name]}
+    return dataclasses.replace(drafter, **changed) if changed else drafter

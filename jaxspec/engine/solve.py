@@ -1,0 +1,257 @@
+"""Problems solved step by step, by a draft and a target: the public face of the step loop.
+
+R rows, B lanes.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxspec.conformal.calibrator import checked_state
+from jaxspec.decode import sampling
+from jaxspec.decode.sampling import Sampling
+from jaxspec.decode.state import Status
+from jaxspec.decode.types import Drafter
+from jaxspec.engine.request import Request, encode_prompts
+from jaxspec.engine.solution import Solution, Solved, solved_of, statistics_of
+from jaxspec.engine.step_job import StepJob, StepSettings, build_step_job
+from jaxspec.models.cache import init_cache
+from jaxspec.models.language_model import LanguageModel
+from jaxspec.steps.loop import run_slice
+from jaxspec.steps.segmentation import Segmentation
+from jaxspec.steps.state import (
+    Problems,
+    StepLoopState,
+    Trace,
+    Work,
+    Writer,
+    empty_problems,
+    idle_lanes,
+    no_usage,
+)  # fmt: skip
+from jaxspec.steps.types import Policy
+from jaxspec.steps.writing import context_of
+
+Prompt = str | Sequence[int]
+
+
+def solve(
+    draft: LanguageModel,
+    target: LanguageModel,
+    policy: Policy,
+    problems: Sequence[Prompt],
+    *,
+    scorer: LanguageModel | None = None,
+    segmentation: Segmentation | None = None,
+    target_segmentation: Segmentation | None = None,
+    drafter: Drafter | None = None,
+    target_drafter: Drafter | None = None,
+    samples: int = 1,
+    max_new_tokens: int = 512,
+    max_steps: int = 64,
+    max_turns: int | None = None,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 0,
+    stop: Sequence[str] = (),
+    stop_ids: Sequence[int] = (),
+    ignore_eos: bool = False,
+    chat: bool = False,
+    lanes: int | None = None,
+    target_lanes: int | None = None,
+    wave: float = 0.75,
+    lockstep: bool = False,
+    cache: int | None = None,
+    calibrator: Any = None,
+    slice_ticks: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Solution:
+    """Solves every problem, the draft and the target writing steps as `policy` has it.
+
+    A sample's text depends on its problem, the seed and the settings alone, not on lanes or neighbours, except by
+    what a calibrator learns from all of them.
+
+    Args:
+      draft, target: models of one vocabulary.
+      policy: from `jaxspec.steps`: `rsd`, `arbitrage`, `oracle`, `a1`, or a baseline.
+      problems: texts or token ids.
+      scorer: the reward model or router, if the policy reads one.
+      segmentation: where a step ends; None for `Segmentation.reasoning()`.
+      target_segmentation: where a step of the target ends; None for the same.
+      drafter, target_drafter: token drafters within the steps of each model; None writes token by token.
+      samples: of every problem, each with a seed of its own.
+      max_new_tokens: of every sample.
+      max_steps: of every sample.
+      max_turns: draft steps of every sample; None for `max_steps`.
+      temperature, top_k, top_p, min_p: as in `generate`, for both models.
+      seed: of all draws.
+      stop, stop_ids, ignore_eos: what ends a text, as in `generate`.
+      chat: put texts into the target's chat template.
+      lanes: samples worked on at once; None chooses.
+      target_lanes: of which the target works on so many at most; None for all.
+      wave: share of the target's places that must be taken before it writes, unless the draft has nothing to do.
+      lockstep: all lanes draft, score and write together, as released code does: a baseline.
+      cache: tokens a sample may hold, prompt included; None takes what is needed.
+      calibrator: state to go on from, of an earlier `Solution`.
+      slice_ticks: rounds between looks at the device; None for as many as the work takes.
+      progress: called as `progress(finished, all)` after every slice.
+
+    Raises:
+      ValueError: a setting, a problem or the models cannot be honoured; nothing has been compiled or run then.
+    """
+    if samples < 1:
+        raise ValueError(f"samples={samples} is below 1")
+    sampling.validate(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=1.0, seed=seed)
+    encoded = encode_prompts(target, problems, chat=chat)
+    requests = [
+        Request(ids, max_new_tokens, temperature, top_k, top_p, min_p, 1.0, sample_seed(seed, sample))
+        for ids in encoded
+        for sample in range(samples)
+    ]
+    settings = StepSettings(
+        segmentation=segmentation or Segmentation.reasoning(),
+        target_segmentation=target_segmentation,
+        drafter=drafter,
+        target_drafter=target_drafter,
+        stop=tuple(stop),
+        stop_ids=tuple(stop_ids),
+        ignore_eos=ignore_eos,
+        max_steps=max_steps,
+        max_turns=max_turns,
+        lanes=lanes,
+        target_lanes=target_lanes,
+        wave=wave,
+        lockstep=lockstep,
+        cache=cache,
+    )
+    job = build_step_job(draft, target, policy, requests, settings, scorer)
+    state = init_state(job)
+    if calibrator is not None and policy.calibrator is not None:
+        state = state._replace(calibrator=jax.tree.map(jnp.copy, checked_state(policy.calibrator, calibrator)))
+    begun = time.perf_counter()
+    done, state = _serve(job, state, requests, samples, slice_ticks, progress or (lambda finished, of: None))
+    seconds = time.perf_counter() - begun
+    usage = jax.device_get(state.usage)
+    places = job.program.draft.lanes, job.program.target.lanes
+    learned = state.calibrator if policy.calibrator is not None else None
+    return Solution(done, statistics_of(done, usage, *places), learned, seconds)
+
+
+def sample_seed(seed: int, sample: int) -> int:
+    """The seed of a sample: the job's own for the first, unrelated ones for the others."""
+    return seed if sample == 0 else int(np.random.SeedSequence([seed, sample]).generate_state(1)[0])
+
+
+def init_state(job: StepJob) -> StepLoopState:
+    """An empty queue, idle lanes and empty caches."""
+    program = job.program
+
+    def cache(lm: LanguageModel) -> Any:
+        return init_cache(lm.config, job.lanes, job.slots, lm.cache_dtype)
+
+    tokens = job.slots + program.read_width
+    policy = program.policy
+    state = StepLoopState(
+        problems=empty_problems(job.rows, tokens, program.max_steps),
+        lanes=idle_lanes(job.lanes, job.rows, job.step_tokens),
+        draft=Writer(cache(job.draft), ()),
+        target=Writer(cache(job.target), ()),
+        scorer=() if job.scorer is None else cache(job.scorer),
+        calibrator=() if policy.calibrator is None else policy.calibrator.init(),
+        usage=no_usage(),
+        slice_ticks=jnp.zeros((), jnp.int32),
+    )
+    nobody = jnp.zeros((job.lanes,), bool)
+    for name in ("draft", "target"):
+        model, inputs = getattr(program, name), getattr(job.inputs, name)
+        context = context_of(state, nobody, job.inputs, inputs)
+        writer = getattr(state, name)
+        state = state._replace(**{name: writer._replace(drafter=model.drafter.init(inputs.drafter_params, context))})
+    return state
+
+
+def _serve(
+    job: StepJob,
+    state: StepLoopState,
+    requests: Sequence[Request],
+    samples: int,
+    slice_ticks: int | None,
+    progress: Callable[[int, int], None],
+) -> tuple[list[Solved], StepLoopState]:
+    """Fills the queue, runs slices and collects rows until all `requests` are done."""
+    owner = np.full((job.rows,), -1)
+    done: dict[int, Solved] = {}
+    submitted = 0
+    while len(done) < len(requests):
+        free = np.flatnonzero(owner < 0)[: len(requests) - submitted]
+        if len(free):
+            owner[free] = np.arange(submitted, submitted + len(free))
+            submitted += len(free)
+            state = submit(state, *jax.device_put(_rows(state, requests, owner, free, samples)))
+        ticks = np.int32(2**30 if slice_ticks is None else slice_ticks)
+        more, limit = jax.device_put((np.bool_(submitted < len(requests)), ticks))
+        state = run_slice(job.program, job.inputs._replace(max_ticks=limit, more=more), state)
+        host: Problems = jax.device_get(state.problems)
+        for row in np.flatnonzero((host.status == Status.DONE) & (owner >= 0)):
+            index = int(owner[row])
+            own = jax.tree.map(lambda leaf, row=row: leaf[row], host)
+            done[index] = solved_of(job.target.tokenizer, own, index // samples, index % samples)
+            owner[row] = -1
+        progress(len(done), len(requests))
+    return [done[index] for index in range(len(requests))], state
+
+
+@jax.jit
+def submit(state: StepLoopState, new: Problems, replace: jax.Array) -> StepLoopState:
+    """Puts the rows `replace` (R,) bool of `new` into the queue."""
+
+    def put(old: jax.Array, fresh: jax.Array) -> jax.Array:
+        return jnp.where(replace.reshape(-1, *[1] * (old.ndim - 1)), fresh, old)
+
+    return state._replace(problems=jax.tree.map(put, state.problems, new))
+
+
+def _rows(
+    state: StepLoopState, requests: Sequence[Request], owner: np.ndarray, free: np.ndarray, samples: int
+) -> tuple[Problems, np.ndarray]:
+    rows, length = state.problems.tokens.shape
+    replace = np.zeros((rows,), bool)
+    replace[free] = True
+    fresh = {int(row): requests[int(owner[row])] for row in free}
+
+    def column(dtype: Any, value: Any) -> np.ndarray:
+        return np.array([value(fresh[row]) if row in fresh else 0 for row in range(rows)], dtype)
+
+    tokens = np.zeros((rows, length), np.int32)
+    for row, request in fresh.items():
+        tokens[row, : len(request.ids)] = request.ids
+    prompt_length = column(np.int32, lambda r: len(r.ids))
+    zeros = np.zeros((rows,), np.int32)
+    new = Problems(
+        tokens=tokens,
+        prompt_length=prompt_length,
+        length=prompt_length,
+        limit=column(np.int32, lambda r: len(r.ids) + r.max_new_tokens),
+        ticket=np.where(replace, owner, 0).astype(np.int32),
+        question=np.where(replace, owner // samples, 0).astype(np.int32),
+        status=np.where(replace, int(Status.WAITING), 0).astype(np.int32),
+        finish=zeros,
+        stop_state=zeros,
+        sampling=Sampling(
+            temperature=column(np.float32, lambda r: r.temperature),
+            top_k=column(np.int32, lambda r: r.top_k),
+            top_p=column(np.float32, lambda r: r.top_p),
+            min_p=column(np.float32, lambda r: r.min_p),
+            repetition_penalty=column(np.float32, lambda r: r.repetition_penalty),
+            seed=column(np.uint32, lambda r: r.seed),
+        ),
+        trace=Trace(*(np.zeros(leaf.shape, leaf.dtype) for leaf in state.problems.trace)),
+        work=Work(*(np.zeros(leaf.shape, leaf.dtype) for leaf in state.problems.work)),
+    )
+    return new, replace

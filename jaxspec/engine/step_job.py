@@ -1,0 +1,189 @@
+"""From a user's settings to the step loop's static program, its data and its sizes; all errors are raised here.
+
+B lanes, S cache slots, V vocabulary.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxspec.decode import sampling
+from jaxspec.decode.acceptance import Coupled, Greedy
+from jaxspec.decode.binding import Binding, bind
+from jaxspec.decode.types import Drafter
+from jaxspec.drafters.autoregressive import autoregressive
+from jaxspec.drafters.vocabulary import compare, tokens_of
+from jaxspec.engine.job import banned_mask, power_of_two, stop_rules
+from jaxspec.engine.request import Request, check_room
+from jaxspec.models.language_model import LanguageModel
+from jaxspec.steps.program import Model, ModelInputs, StepInputs, StepProgram
+from jaxspec.steps.segmentation import Segmentation, step_rules
+from jaxspec.steps.types import Policy, ReadingScorer
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSettings:
+    """How a job runs; see `solve` for what each means."""
+
+    segmentation: Segmentation
+    target_segmentation: Segmentation | None
+    drafter: Drafter | None
+    target_drafter: Drafter | None
+    stop: tuple[str, ...]
+    stop_ids: tuple[int, ...]
+    ignore_eos: bool
+    max_steps: int
+    max_turns: int | None
+    lanes: int | None
+    target_lanes: int | None
+    wave: float
+    lockstep: bool
+    cache: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class StepJob:
+    """Attributes:
+    program: the static part.
+    inputs: the data.
+    lanes, slots, rows, step_tokens: B, S, problems on the device at once, and tokens a draft step may have.
+    draft, target, scorer: the models.
+    """
+
+    program: StepProgram
+    inputs: StepInputs
+    lanes: int
+    slots: int
+    rows: int
+    step_tokens: int
+    draft: LanguageModel
+    target: LanguageModel
+    scorer: LanguageModel | None
+
+
+def build_step_job(
+    draft: LanguageModel,
+    target: LanguageModel,
+    policy: Policy,
+    requests: Sequence[Request],
+    settings: StepSettings,
+    scorer: LanguageModel | None = None,
+) -> StepJob:
+    """Checks settings, chooses static sizes, prepares drafters and scorer.
+
+    Raises:
+      ValueError: a setting is out of range, the models do not share a vocabulary, or the policy's scorer lacks its
+        model; the message names it.
+    """
+    _check(settings)
+    check_same_vocabulary(target, draft)
+    lanes = min(power_of_two(len(requests), 1), 8) if settings.lanes is None else settings.lanes
+    target_lanes = lanes if settings.target_lanes is None else settings.target_lanes
+    if not 1 <= target_lanes <= lanes:
+        raise ValueError(f"target_lanes={target_lanes} is not between 1 and lanes={lanes}")
+    models = [draft, target, *([scorer] if scorer is not None else [])]
+    context = min(lm.config.context for lm in models)
+    capacity = context if settings.cache is None else min(settings.cache, context)
+    check_room(requests, capacity, "the shortest of the models' contexts" if capacity == context else "the cache")
+    needed = max((len(r.ids) + r.max_new_tokens for r in requests), default=1)
+    slots = power_of_two(min(needed, capacity), 128) if settings.cache is None else -(-settings.cache // 128) * 128
+    reading = isinstance(policy.scorer, ReadingScorer)
+    if reading and policy.scorer.reads == "scorer" and scorer is None:  # type: ignore[union-attr]
+        raise ValueError(f"policy {policy.name!r} scores steps with a model of its own; pass scorer=...")
+    on_cpu = jax.default_backend() == "cpu"
+    flags = sampling.flags_of(
+        temperature=[r.temperature for r in requests],
+        top_k=[r.top_k for r in requests],
+        top_p=[r.top_p for r in requests],
+        min_p=[r.min_p for r in requests],
+        repetition_penalty=[r.repetition_penalty for r in requests],
+        banned=False,
+    )
+    acceptance = Coupled() if flags.stochastic else Greedy()
+    width = 64 if on_cpu else 256
+    binding = Binding(target.config.vocabulary, flags, acceptance.drawing, width)
+    rules_of_draft = _rules(settings.segmentation, draft, ignore_eos=settings.ignore_eos)
+    rules_of_target = _rules(settings.target_segmentation or settings.segmentation, target, settings.ignore_eos)
+    token_drafters = [settings.drafter or autoregressive(), settings.target_drafter or autoregressive()]
+    max_turns = settings.max_turns or settings.max_steps
+    program = StepProgram(
+        draft=Model(draft.model, bind(token_drafters[0], binding), lanes),
+        target=Model(target.model, bind(token_drafters[1], binding), target_lanes),
+        scorer_fn=None if scorer is None else scorer.model,
+        policy=policy,
+        acceptance=acceptance,
+        flags=flags,
+        read_width=width,
+        read_lanes=1 if on_cpu else lanes,
+        wave=max(1, int(np.ceil(settings.wave * target_lanes))),
+        lockstep=settings.lockstep or policy.ranked is not None,
+        max_steps=settings.max_steps * (2 if policy.on_escalation == "continue" else 1),
+        max_turns=max_turns,
+    )
+
+    def model_inputs(lm: LanguageModel, drafter: Drafter, rules: Any) -> ModelInputs:
+        seconds = jnp.ones((len(drafter.widths),), jnp.float32)
+        return ModelInputs(lm.params, drafter.prepare(lm), jax.device_put(rules), seconds)
+
+    scorer_params: Any = () if scorer is None else scorer.params
+    if policy.scorer is not None and not reading:
+        scorer_params = policy.scorer.prepare()  # type: ignore[union-attr]
+    inputs = StepInputs(
+        draft=model_inputs(draft, token_drafters[0], rules_of_draft),
+        target=model_inputs(target, token_drafters[1], rules_of_target),
+        scorer_params=scorer_params,
+        rules=stop_rules(target, settings.stop, settings.stop_ids, ignore_eos=settings.ignore_eos),
+        banned=banned_mask(target, ()),
+        capacity=jax.device_put(np.int32(capacity)),
+        max_ticks=jax.device_put(np.int32(2**30)),
+        more=jax.device_put(np.bool_(False)),
+    )
+    step_tokens = settings.segmentation.max_step_tokens
+    return StepJob(program, inputs, lanes, slots, max(16, 4 * lanes), step_tokens, draft, target, scorer)
+
+
+def _check(settings: StepSettings) -> None:
+    for name in ("lanes", "target_lanes", "max_steps", "max_turns"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} is below 1")
+    if not 0 < settings.wave <= 1:
+        raise ValueError(f"wave={settings.wave} is not a share of the target's places above 0, and at most 1")
+    if settings.cache is not None and settings.segmentation.max_step_tokens >= settings.cache:
+        raise ValueError(
+            f"steps of up to {settings.segmentation.max_step_tokens} tokens do not fit a cache of {settings.cache}"
+        )
+
+
+def check_same_vocabulary(target: LanguageModel, draft: LanguageModel) -> None:
+    """Checks that both models mean the same by every id, so that one text serves both.
+
+    Raises:
+      ValueError: they do not; the message says how many ids differ and shows some.
+    """
+    sizes = target.config.vocabulary, draft.config.vocabulary
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"the target has {sizes[0]} ids and the draft {sizes[1]}; steps need one vocabulary")
+    if target.tokenizer is None or draft.tokenizer is None:
+        return
+    agreement = compare(tokens_of(target.tokenizer, sizes[0]), tokens_of(draft.tokenizer, sizes[1]))
+    if agreement.differing:
+        raise ValueError(
+            f"{agreement.differing} ids stand for different tokens in target and draft, such as "
+            f"{agreement.examples[0]}; steps need one vocabulary"
+        )
+
+
+def _rules(segmentation: Segmentation, lm: LanguageModel, ignore_eos: bool) -> Any:
+    tokenizer = lm.tokenizer
+    if tokenizer is None and segmentation.delimiters:
+        raise ValueError(f"delimiters need a tokenizer and {lm.name} has none; use delimiter_ids")
+    pieces = [b""] * lm.config.vocabulary
+    if tokenizer is not None:
+        pieces = (list(tokenizer.token_bytes()) + pieces)[: lm.config.vocabulary]
+    end_ids = () if tokenizer is None or ignore_eos else tuple(tokenizer.eos_ids)
+    return step_rules(segmentation, pieces, end_ids)

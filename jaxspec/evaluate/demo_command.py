@@ -1,0 +1,126 @@
+"""`jaxspec demo` and its kin: each shows one system at work and checks what it claims."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import jaxspec
+from jaxspec.drafters.spec import parse_drafter
+from jaxspec.evaluate import demo as demonstration
+from jaxspec.evaluate import demo_report, jacobi_demo
+from jaxspec.evaluate.report import markdown_table
+from jaxspec.evaluate.terminal import progress_bar
+from jaxspec.tasks.demo_prompts import PROMPTS
+from jaxspec.tasks.task import find_task
+
+DIFFERENT = 1  # exit code
+
+demo = typer.Typer(invoke_without_command=True, help="Show a system at work, and check what it claims.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
+Seed = Annotated[int, typer.Option(help="Of the generated problems.")]
+
+
+@demo.callback()
+def tokens(
+    context: typer.Context,
+    model: Annotated[str, typer.Option("--model", "-m", help="A known name, a folder, a .gguf file or a hub id.")] = (
+        "smollm2-135m"
+    ),
+    drafter: Annotated[str, typer.Option("--drafter", "-d", help="plain, or name:key=value,key=value.")] = "best",
+    max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens a prompt.")] = 64,
+    rounds: Annotated[int, typer.Option(help="Timed runs of each prompt; medians are shown.")] = 3,
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or auto: by device.")] = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Decode a dozen prompts plainly and with a drafter, compare the ids, show the speed.
+
+    The exit code is 1 when ids differ from plain decoding.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    started = time.perf_counter()
+    chosen = parse_drafter(drafter)
+    with Console(stderr=True).status(f"loading {model}"):
+        lm = jaxspec.load(model, dtype=dtype)
+    screen = Console(highlight=False)
+    rows = []
+    with progress_bar() as progress:
+        task = progress.add_task("compiling", total=len(PROMPTS))
+        for row in demonstration.compare(lm, PROMPTS, chosen, drafter, max_new_tokens=max_new_tokens, rounds=rounds):
+            rows.append(row)
+            progress.update(task, advance=1, description="decoding")
+            if not as_json:
+                progress.stop()
+                demo_report.print_row(row, screen)
+                progress.start()
+    seconds = time.perf_counter() - started
+    if as_json:
+        objects = [demo_report.row_object(row) for row in rows]
+        _print_json({"rows": objects, "model": lm.name, "seconds": seconds})
+    else:
+        demo_report.print_summary(rows, lm.name, seconds, screen)
+    if not all(row.identical for row in rows):
+        raise typer.Exit(DIFFERENT)
+
+
+@demo.command()
+def jacobi(
+    base: Annotated[str, typer.Option(help="The model before consistency training.")] = "checkpoints/text-to-sql",
+    cllm: Annotated[str, typer.Option(help="The model after it.")] = "checkpoints/text-to-sql-cllm",
+    task: Annotated[str, typer.Option(help="What both were trained on.")] = "text_to_sql",
+    prompts: Annotated[int, typer.Option(help="Generated from the seed.")] = 64,
+    seed: Seed = 0,
+    n: Annotated[int, typer.Option(help="Tokens iterated on at once.")] = 16,
+    rounds: Annotated[int, typer.Option(help="Timed runs of each prompt; medians are shown.")] = 1,
+    plot: Annotated[Path | None, typer.Option(help="Write the picture to this PNG file, too.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Decode generated prompts with a model before and after consistency training.
+
+    The exit code is 1 when ids differ from the same model's plain decoding.
+    """
+    what = find_task(task)
+    with Console(stderr=True).status("loading"):
+        models = {"base": jaxspec.load(base, dtype="float32"), "cllm": jaxspec.load(cllm, dtype="float32")}
+    with _counting("decoding", 2 * prompts) as advance:
+        rows = jacobi_demo.compare(
+            models["base"], models["cllm"], what, prompts=prompts, seed=seed, n=n, rounds=rounds, advance=advance
+        )
+    if as_json:
+        _print_json({"rows": [row._asdict() for row in rows], "task": task, "seed": seed, "n": n})
+    else:
+        screen = Console(highlight=False, soft_wrap=True)
+        example = what.example(seed, 0, "held_out")[0]
+        screen.print(f"[bold]prompt[/bold] {example}")
+        for name, lm in models.items():
+            blocks = jacobi_demo.picture(lm, example, n, 3 * n)
+            screen.print(f"\n[bold]{name}[/bold]")
+            screen.print(jacobi_demo.terminal_picture(blocks))
+            if plot is not None:
+                path = plot.with_name(f"{plot.stem}-{name}{plot.suffix}")
+                jacobi_demo.plot_picture(blocks, path, f"{name}: iterates of one answer")
+        print(markdown_table([row._asdict() for row in rows]), end="")
+    if not all(row.identical for row in rows):
+        raise typer.Exit(DIFFERENT)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+@contextlib.contextmanager
+def _counting(what: str, total: int) -> Iterator[Any]:
+    """A bar on standard error; yields a function that moves it on."""
+    with progress_bar() as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.update(task, advance=1)

@@ -1,0 +1,202 @@
+"""A base model and its consistency-trained copy side by side: tokens a forward pass, answers, speed, a trajectory.
+
+n tokens a block, T iterates.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.text import Text
+
+from jaxspec.decode.types import Drafter
+from jaxspec.drafters.autoregressive import autoregressive
+from jaxspec.drafters.jacobi import jacobi
+from jaxspec.engine.generate import generate
+from jaxspec.engine.request import encode_prompts
+from jaxspec.evaluate.trajectory import record
+from jaxspec.evaluate.trajectory_statistics import reached, settled
+from jaxspec.models.language_model import LanguageModel
+from jaxspec.tasks.task import Task
+
+WRONG, RIGHT, FAST_FORWARDED, STATIONARY = range(4)  # what a token of an iterate is
+STYLES = ("dim", "green", "bold green", "bold cyan")
+COLOURS = ("0.9", "#9bd49b", "#2e8b57", "#3aa6c8")
+LABELS = ("wrong", "right", "fast-forwarded", "stationary")
+
+
+class JacobiDemoRow(NamedTuple):
+    """Attributes:
+    name: `base`, `base_jacobi`, `cllm` or `cllm_rolling`.
+    prompts: how many.
+    tokens_per_forward: prefill apart.
+    exact_match: share of right answers.
+    speed_ratio: plain decode seconds of the same model over its own, prompt by prompt on one lane.
+    identical: whether all ids equal the same model's plain decoding.
+    """
+
+    name: str
+    prompts: int
+    tokens_per_forward: float
+    exact_match: float
+    speed_ratio: float
+    identical: bool
+
+
+def compare(
+    base: LanguageModel,
+    trained: LanguageModel,
+    task: Task,
+    *,
+    prompts: int = 64,
+    seed: int = 0,
+    n: int = 16,
+    max_new_tokens: int = 128,
+    rounds: int = 1,
+    advance: Callable[[], None] = lambda: None,
+) -> list[JacobiDemoRow]:
+    """Decodes freshly generated prompts with both models, plainly and by Jacobi iteration.
+
+    Args:
+      base, trained: models of the task.
+      task: generates prompts and grades answers.
+      prompts: how many.
+      seed: of their generation.
+      n: tokens iterated on at once.
+      max_new_tokens: of every answer.
+      rounds: timed runs; the ratio is of medians.
+      advance: called after every prompt of every model.
+
+    Raises:
+      ValueError: `prompts` or `rounds` is below 1.
+    """
+    for name, value in (("prompts", prompts), ("rounds", rounds)):
+        if value < 1:
+            raise ValueError(f"{name}={value} is below 1; there would be nothing to compare")
+    examples = [task.example(seed, index, "held_out") for index in range(prompts)]
+    contenders: list[tuple[LanguageModel, dict[str, Drafter]]] = [
+        (base, {"base": autoregressive(), "base_jacobi": jacobi(n)}),
+        (trained, {"": autoregressive(), "cllm": jacobi(n), "cllm_rolling": jacobi(n, "rolling")}),
+    ]
+    rows = []
+    for lm, drafters in contenders:
+        rows += _rows(lm, drafters, examples, task, max_new_tokens, rounds, advance)
+    return rows
+
+
+def _rows(
+    lm: LanguageModel,
+    drafters: dict[str, Drafter],
+    examples: Sequence[tuple[str, str]],
+    task: Task,
+    max_new_tokens: int,
+    rounds: int,
+    advance: Callable[[], None],
+) -> list[JacobiDemoRow]:
+    encoded = encode_prompts(lm, [prompt for prompt, _ in examples], chat=False)
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "cache": max(map(len, encoded)) + max_new_tokens}
+    for drafter in drafters.values():
+        generate(lm, encoded[0], drafter=drafter, **settings)
+    seconds = {name: [0.0] * rounds for name in drafters}
+    outs: dict[str, list[Any]] = {name: [] for name in drafters}
+    for ids in encoded:
+        for number in range(rounds):
+            for name, drafter in drafters.items():
+                out = generate(lm, ids, drafter=drafter, **settings)
+                seconds[name][number] += out.decode_seconds
+                if number == 0:
+                    outs[name].append(out)
+        advance()
+    plain = next(iter(drafters))
+    rows = []
+    for name in drafters:
+        if not name:
+            continue
+        mine = outs[name]
+        right = [task.grade(answer, out.texts[0]) for (_, answer), out in zip(examples, mine, strict=True)]
+        tokens = sum(out.statistics.tokens for out in mine)
+        calls = sum(out.statistics.target_calls for out in mine)
+        rows.append(
+            JacobiDemoRow(
+                name=name,
+                prompts=len(examples),
+                tokens_per_forward=tokens / calls,
+                exact_match=sum(right) / len(right),
+                speed_ratio=statistics.median(seconds[plain]) / statistics.median(seconds[name]),
+                identical=all(a.ids == b.ids for a, b in zip(mine, outs[plain], strict=True)),
+            )
+        )
+    return rows
+
+
+def kinds_of(iterates: np.ndarray) -> np.ndarray:
+    """(T, n) int what every token of every iterate is, by the definitions of CLLM (arXiv 2403.00835, section 3.3).
+
+    Right from an iterate on for good, a token is stationary while one before it is still wrong; it is fast-forwarded
+    in the iterate that brings it right together with others before it, the first of which any pass brings.
+    """
+    tau, pi = settled(iterates), reached(iterates)
+    number = np.arange(len(iterates))[:, None]
+    kinds = np.where(number >= tau, RIGHT, WRONG)
+    kinds = np.where((number >= tau) & (number < pi), STATIONARY, kinds)
+    together = (pi == np.concatenate([[-1], pi[:-1]])) & (pi > 0)
+    return np.where((number == pi) & together, FAST_FORWARDED, kinds)
+
+
+def picture(lm: LanguageModel, prompt: str, n: int, max_new_tokens: int) -> list[tuple[list[list[str]], np.ndarray]]:
+    """Every block of one answer: the texts of its iterates' tokens, and what each token is (T, n)."""
+    recorded = record(lm, prompt, n, max_new_tokens)
+    blocks = []
+    for iterates in recorded.iterates[0][recorded.passes[0] > 0]:
+        iterates = iterates[: np.argmax(np.all(iterates == iterates[-1], axis=1)) + 1]  # it repeats from there on
+        shown = [[lm.tokenizer.decode([int(index)]) for index in iterate] for iterate in iterates]
+        blocks.append((shown, kinds_of(iterates)))
+    return blocks
+
+
+def terminal_picture(blocks: Sequence[tuple[list[list[str]], np.ndarray]]) -> Text:
+    """The picture for a terminal, a line an iterate."""
+    text = Text()
+    for label, style in zip(LABELS, STYLES, strict=True):
+        text.append(f"{label}  ", style)
+    text.append("\n")
+    for number, (iterates, kinds) in enumerate(blocks):
+        text.append(f"block {number + 1}\n", "bold")
+        for row, (tokens, what) in enumerate(zip(iterates, kinds, strict=True)):
+            text.append(f"{row:3d} ", "dim")
+            for token, kind in zip(tokens, what, strict=True):
+                text.append(token.replace("\n", "\\n"), STYLES[int(kind)])
+            text.append("\n")
+    return text
+
+
+def plot_picture(blocks: Sequence[tuple[list[list[str]], np.ndarray]], path: Path, title: str) -> None:
+    """The same as a plot: a column a token, a row an iterate."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    rows = sum(len(kinds) for _, kinds in blocks)
+    figure = Figure(figsize=(8, 0.6 + 0.3 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(blocks), 1, squeeze=False, height_ratios=[len(kinds) for _, kinds in blocks])[:, 0]
+    for place, (iterates, kinds) in zip(axes, blocks, strict=True):
+        place.imshow(kinds, cmap=ListedColormap(COLOURS), vmin=0, vmax=len(COLOURS) - 1, aspect="auto")
+        for row, tokens in enumerate(iterates):
+            for column, token in enumerate(tokens):
+                place.text(column, row, token.strip(), ha="center", va="center", fontsize=6, parse_math=False)
+        place.set_xticks([])
+        place.set_yticks(range(len(iterates)))
+        place.tick_params(labelsize=6)
+    figure.legend(
+        handles=[Patch(color=colour, label=label) for colour, label in zip(COLOURS, LABELS, strict=True)],
+        loc="outside upper center",
+        ncols=len(LABELS),
+        fontsize=7,
+        title=title,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

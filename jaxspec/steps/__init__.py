@@ -1,0 +1,30 @@
+"""The step loop: whole reasoning steps drafted, scored, and kept or handed to the target."""
+
+from jaxspec.steps.policies import a1, arbitrage, draft_only, oracle, random, rsd, synchronous, target_only
+from jaxspec.steps.scorers import AdvantageRouter, Likelihood, RandomScore, RewardModel, TextScore
+from jaxspec.steps.segmentation import Segmentation
+from jaxspec.steps.types import Policy, ReadingScorer, StepContext, TextScorer
+
+__all__ = [
+    "AdvantageRouter",
+    "Likelihood",
+    "Policy",
+    "RandomScore",
+    "ReadingScorer",
+    "RewardModel",
+    "Segmentation",
+    "StepContext",
+    "TextScore",
+    "TextScorer",
+    "a1",
+    "arbitrage",
+    "draft_only",
+    "oracle",
+    "random",
+    "rsd",
+    "solve",
+    "synchronous",
+    "target_only",
+]
+
+from jaxspec.engine.solve import solve  # noqa: E402  the facade of a higher layer, last because that layer needs this one

@@ -1,0 +1,111 @@
+"""Policies: who writes a problem's steps. RSD, ARBITRAGE and its oracle, A1, and the baselines they are measured by.
+
+Thresholds are numbers or calibrators: `arbitrage(conformal.adaptive_conformal(reject_rate=0.3))` holds a budget of
+target calls where `arbitrage(0.5)` holds a line. Equality is settled as each paper writes it.
+"""
+
+import math
+
+from jaxspec.conformal import Calibrator, fixed
+from jaxspec.steps.scorers import AdvantageRouter, Likelihood, RandomScore, RewardModel
+from jaxspec.steps.types import Policy, Scorer
+
+Threshold = float | Calibrator
+
+
+def draft_only() -> Policy:
+    """The draft writes everything."""
+    return Policy("draft_only")
+
+
+def target_only() -> Policy:
+    """The target writes everything."""
+    return Policy("target_only", first="target")
+
+
+def rsd(threshold: Threshold = 0.7, scorer: Scorer | None = None) -> Policy:
+    """Reward-guided speculative decoding (arXiv 2501.19324): keeps a draft step iff its reward is at least `threshold`.
+
+    Args:
+      threshold: of the reward, or a calibrator.
+      scorer: None for a process reward model.
+    """
+    return Policy("rsd", scorer or RewardModel(), _calibrator(threshold))
+
+
+def arbitrage(threshold: Threshold = 0.5, scorer: Scorer | None = None) -> Policy:
+    """ARBITRAGE (arXiv 2512.05033): hands a step over iff the router expects more than `threshold` of the target.
+
+    Args:
+      threshold: of the router's output, in whatever unit it `expects`; or a calibrator, which sees its negative.
+      scorer: None for a binary router.
+    """
+    line = _calibrator(-threshold) if isinstance(threshold, int | float) else threshold
+    return Policy("arbitrage", scorer or AdvantageRouter(), line)
+
+
+def oracle(threshold: float = 0.0, scorer: Scorer | None = None) -> Policy:
+    """ARBITRAGE's oracle: both models write every step, the target's stays iff it scores more than `threshold` above.
+
+    Args:
+      threshold: margin of the scores; above 0 it saves target steps a router of the same margin would.
+      scorer: None for a process reward model.
+    """
+    return Policy("oracle", scorer or RewardModel(), fixed(math.inf), on_escalation="compare", margin=threshold)
+
+
+def random(rate: float) -> Policy:
+    """Hands over a share `rate` of the steps, whatever they say.
+
+    Raises:
+      ValueError: the rate is outside [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate={rate} is not between 0 and 1")
+    return Policy("random", RandomScore(), fixed(rate))
+
+
+def a1(calibrator: Calibrator, *, overflow: str = "wait", resample: bool = False, groups: str = "turn") -> Policy:
+    """A1 (arXiv 2509.15148): the target writes on behind draft chunks it finds unlikely, at a calibrated rate.
+
+    Args:
+      calibrator: from `jaxspec.conformal`; decides by the chunk's mean log-probability under the target.
+      overflow: `wait` for a place with the target, which keeps the rate, or `accept` the draft, which keeps the pace.
+      resample: discard an unlikely chunk and let the target write it anew, instead of writing on behind it.
+      groups: what the calibrator tells apart: `turn`, `question` or `none`.
+
+    Raises:
+      ValueError: an unknown `overflow` or `groups`.
+    """
+    for name, value, known in (
+        ("overflow", overflow, ("wait", "accept")),
+        ("groups", groups, ("turn", "question", "none")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name}={value!r} is not one of {', '.join(known)}")
+    return Policy(
+        "a1",
+        Likelihood(),
+        calibrator,
+        on_escalation="replace" if resample else "continue",
+        groups=groups,
+        decide_finished=False,
+        overflow=overflow,
+    )
+
+
+def synchronous(reject_rate: float) -> Policy:
+    """What A1 replaces: the worst share of every question's chunks goes to the target, by rank, behind a barrier.
+
+    Raises:
+      ValueError: the rate is outside [0, 1].
+    """
+    if not 0 <= reject_rate <= 1:
+        raise ValueError(f"reject_rate={reject_rate} is not between 0 and 1")
+    return Policy(
+        "synchronous", Likelihood(), None, on_escalation="continue", decide_finished=False, ranked=reject_rate
+    )
+
+
+def _calibrator(threshold: Threshold) -> Calibrator:
+    return fixed(threshold) if isinstance(threshold, int | float) else threshold

@@ -1,0 +1,98 @@
+"""The static part of the step loop, and the data no tick changes.
+
+B lanes, V vocabulary.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxspec.decode.acceptance import Acceptance
+from jaxspec.decode.commit import StopRules
+from jaxspec.decode.sampling import SamplingFlags
+from jaxspec.decode.types import Drafter
+from jaxspec.models.model_fn import ModelFn, Params
+from jaxspec.steps.segmentation import StepRules
+from jaxspec.steps.types import Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model that writes, and how.
+
+    Attributes:
+      model_fn: the network.
+      drafter: token drafts within its steps.
+      lanes: places, at most B; a pass takes the lanes that want it, that many at a time.
+    """
+
+    model_fn: ModelFn
+    drafter: Drafter
+    lanes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class StepProgram:
+    """One program is compiled for each, and for each shape of the state.
+
+    Attributes:
+      draft, target: the models that write.
+      scorer_fn: a scoring model's network, or None.
+      policy: who writes what.
+      acceptance, flags: of token drafts, as in the token loop.
+      read_width: tokens a reading pass.
+      read_lanes: lanes a reading pass.
+      wave: places with the target that must be taken before it writes, unless nobody else has work.
+      lockstep: whether all lanes draft, score and write together, waiting for the last: a baseline.
+      max_steps: S, steps a problem at most.
+      max_turns: draft steps a problem at most.
+    """
+
+    draft: Model
+    target: Model
+    scorer_fn: ModelFn | None
+    policy: Policy
+    acceptance: Acceptance
+    flags: SamplingFlags
+    read_width: int
+    read_lanes: int
+    wave: int
+    lockstep: bool
+    max_steps: int
+    max_turns: int
+
+
+class ModelInputs(NamedTuple):
+    """Attributes:
+    params: of the network.
+    drafter_params: what the drafter prepared.
+    step_rules: where its steps end.
+    step_seconds: (number of the drafter's widths,) float32.
+    """
+
+    params: Params
+    drafter_params: Any
+    step_rules: StepRules
+    step_seconds: jax.Array
+
+
+class StepInputs(NamedTuple):
+    """Attributes:
+    draft, target: see there.
+    scorer_params: of the scoring model, or what a text scorer prepared.
+    rules: when texts end.
+    banned: (V,) bool ids never said.
+    capacity: () int32 total length the buffers and the models allow.
+    max_ticks: () int32 length of the slice.
+    more: () bool whether the host holds further problems.
+    """
+
+    draft: ModelInputs
+    target: ModelInputs
+    scorer_params: Any
+    rules: StopRules
+    banned: jax.Array
+    capacity: jax.Array
+    max_ticks: jax.Array
+    more: jax.Array

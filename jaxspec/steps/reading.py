@@ -1,0 +1,80 @@
+"""Models catch up with what others wrote, in wide blocks, and scores are read off on the way.
+
+B lanes, b rows of a pass, W tokens a row.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxspec.models import cache as kv_cache
+from jaxspec.models.cache import KVCache
+from jaxspec.models.model_fn import ModelFn, Params, chain_block
+from jaxspec.steps.program import StepProgram
+from jaxspec.steps.state import StepLoopState, row_of, start_of
+from jaxspec.steps.types import ReadingScorer
+
+
+class Read(NamedTuple):
+    """Attributes:
+    cache: of the model that read.
+    contribution: (B,) float32 to add to every lane's score; 0 without a scorer.
+    count: (B,) int32 tokens read.
+    """
+
+    cache: KVCache
+    contribution: jax.Array
+    count: jax.Array
+
+
+def read(
+    program: StepProgram,
+    model_fn: ModelFn,
+    params: Params,
+    cache: KVCache,
+    state: StepLoopState,
+    goal: jax.Array,
+    scorer: ReadingScorer | None = None,
+) -> Read:
+    """One pass for the first lanes whose cache ends before `goal` (B,) int32, as many as a pass takes.
+
+    Args:
+      program: static sizes.
+      model_fn, params, cache: the model that reads.
+      goal: (B,) int32 tokens the cache is to hold; lanes at or beyond it are left alone.
+      scorer: reads the model's outputs, if they are wanted.
+    """
+    lanes = goal.shape[0]
+    unread = jnp.maximum(goal - cache.length, 0)
+    if program.read_lanes >= lanes:
+        index = jnp.arange(lanes, dtype=jnp.int32)
+    else:
+        index = jnp.argsort(unread == 0, stable=True)[: program.read_lanes].astype(jnp.int32)
+    begin = cache.length[index]
+    row = row_of(state)[index]
+    offset = jnp.arange(program.read_width, dtype=jnp.int32)
+    position = begin[:, None] + offset
+    tokens = state.problems.tokens[row]
+    last = tokens.shape[1] - 1
+    ids = jnp.take_along_axis(tokens, jnp.minimum(position, last), axis=1)
+    ids = jnp.where(position < goal[index][:, None], ids, 0)
+    output = model_fn(params, chain_block(ids)._replace(lane=index), cache, with_logits=scorer is not None)
+    # A text whose keys are no numbers is past saving, so the rest of it is skipped. What that also does is tie the
+    # writes to the pass: XLA would copy the cache to be safe if it could not see that all reads come first.
+    broken = jnp.isnan(output.keys[-1][:, 0, 0, 0])
+    count = jnp.where(broken, unread[index], jnp.minimum(unread[index], program.read_width))
+    contribution = jnp.zeros((lanes,), jnp.float32)
+    if scorer is not None:
+        assert output.logits is not None
+        following = jnp.take_along_axis(tokens, jnp.minimum(position + 1, last), axis=1)
+        start, end = start_of(state)[index], state.lanes.written[index]
+        # Positions beyond what this pass was to read must add nothing, though their outputs exist.
+        inside = jnp.where(offset < count[:, None], position, jnp.iinfo(jnp.int32).max)
+        added = scorer.contribution(output.logits, following, inside, start, end)
+        contribution = contribution.at[index].set(jnp.where(broken, jnp.nan, added))
+    return Read(
+        cache=kv_cache.append(cache, output.keys, output.values, count, index),
+        contribution=contribution,
+        count=jnp.zeros((lanes,), jnp.int32).at[index].set(count),
+    )

@@ -1,0 +1,66 @@
+"""Checkpoints of a run in progress: everything the next step depends on, written by Orbax.
+
+A checkpoint appears under its own name only when it is complete, so an interrupted write leaves the one before it as
+the latest.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+PREFIX = "step_"
+
+
+def save_checkpoint(folder: Path, step: int, state: Any, *, keep: int) -> Path:
+    """Writes the state after `step` steps, then removes all but the latest `keep` checkpoints.
+
+    Args:
+      folder: of the run's checkpoints.
+      step: that the state goes on from.
+      state: a pytree of arrays; random keys as `jax.random.key_data`.
+      keep: at least 1.
+
+    Raises:
+      FileExistsError: there is a checkpoint of this step; nothing is overwritten.
+    """
+    path = folder.resolve() / f"{PREFIX}{step:08d}"
+    if path.exists():
+        raise FileExistsError(f"{path} exists already; resume the run, or choose another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ocp.save(str(path), state)
+    for old in checkpoint_steps(folder)[:-keep]:
+        shutil.rmtree(folder.resolve() / f"{PREFIX}{old:08d}")
+    return path
+
+
+def restore_checkpoint(folder: Path, step: int, like: Any) -> Any:
+    """The state after `step` steps, bit for bit.
+
+    Args:
+      folder: of the run's checkpoints.
+      step: one of `checkpoint_steps`.
+      like: a state of the same shapes and types; left as it is.
+
+    Raises:
+      ValueError: the checkpoint is damaged, or another run's.
+    """
+    path = folder.resolve() / f"{PREFIX}{step:08d}"
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=getattr(leaf, "sharding", here)), like
+    )
+    try:
+        return ocp.load(str(path), abstract)
+    except Exception as error:  # of several libraries, over many lines
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} does not hold a state of this run: {reason}") from None
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the complete checkpoints of a run, in order."""
+    names = [path.name.removeprefix(PREFIX) for path in folder.glob(f"{PREFIX}*")]
+    return sorted(int(name) for name in names if name.isdigit())

@@ -1,0 +1,130 @@
+"""Collapse monitors: training that ruins the model stops early and says how.
+
+Consistency training can teach a model to say one token over and over, which is perfectly consistent. It shows first
+as a fall of the accuracy on the clean text, then as repetition, while the consistency loss looks better than ever.
+A short dip is normal; what counts is a level that stays bad.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxspec.train.augment import longest_repetition
+
+
+@dataclasses.dataclass(frozen=True)
+class CollapseLimits:
+    """Attributes:
+    accuracy_drop: how far `ar_accuracy` may fall below its level at the start.
+    repetition_rise: how far `repetition` may rise above `data_repetition`.
+    start: observations that make the level at the start.
+    patience: bad observations in a row before training stops.
+    """
+
+    accuracy_drop: float = 0.3
+    repetition_rise: float = 0.3
+    start: int = 5
+    patience: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("accuracy_drop", "repetition_rise"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0 and at most 1")
+        for name in ("start", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is below 1; a monitor needs at least one observation")
+
+
+class CollapseState(NamedTuple):
+    """What a monitor remembers.
+
+    Attributes:
+      seen: observations so far.
+      accuracy: sum of `ar_accuracy` over those at the start.
+      inaccurate, repetitive: bad observations in a row.
+    """
+
+    seen: int = 0
+    accuracy: float = 0.0
+    inaccurate: int = 0
+    repetitive: int = 0
+
+
+def observe(
+    limits: CollapseLimits, state: CollapseState, step: int, metrics: Mapping[str, float]
+) -> tuple[CollapseState, str | None]:
+    """The state after one more observation, and why training should stop, or None.
+
+    Args:
+      limits: when to stop.
+      state: `CollapseState()` at the start.
+      step: for the message.
+      metrics: `ar_accuracy`, `repetition` and `data_repetition` as the objective of `consistency` gives them.
+
+    Raises:
+      KeyError: a metric is missing.
+    """
+    accuracy = float(metrics["ar_accuracy"])
+    repetition, natural = float(metrics["repetition"]), float(metrics["data_repetition"])
+    total = state.accuracy + (accuracy if state.seen < limits.start else 0.0)
+    level = total / min(state.seen + 1, limits.start)
+    lowest = level - limits.accuracy_drop
+    # Comparisons that NaN fails: it counts as bad.
+    inaccurate = 0 if accuracy >= lowest else state.inaccurate + 1
+    repetitive = 0 if repetition <= natural + limits.repetition_rise else state.repetitive + 1
+    objection = None
+    if inaccurate >= limits.patience:
+        objection = (
+            f"accuracy on clean answers fell from {level:.3f} to {accuracy:.3f} and stayed below {lowest:.3f} for "
+            f"{inaccurate} observations up to step {step}: the model is collapsing; raise ar_weight, lower the "
+            "learning rate, or go back to an earlier checkpoint"
+        )
+    elif repetitive >= limits.patience:
+        objection = (
+            f"{repetition:.1%} of neighbouring tokens the model says are equal, against {natural:.1%} in the answers, "
+            f"for {repetitive} observations up to step {step}: the model is collapsing into repetition; clean the "
+            "trajectories, raise ar_weight, or go back to an earlier checkpoint"
+        )
+    return CollapseState(state.seen + 1, total, inaccurate, repetitive), objection
+
+
+class CollapseMonitor:
+    """A `Monitor` of the trainer: `(step, metrics) -> ` why training should stop, or None.
+
+    Attributes:
+      limits: when to stop.
+      state: after the last observation.
+    """
+
+    def __init__(
+        self, limits: CollapseLimits | None = None, history: Iterable[tuple[int, Mapping[str, float]]] = ()
+    ) -> None:
+        """Starts anew, or where a run stopped.
+
+        Args:
+          limits: None for the defaults.
+          history: (step, metrics) of the steps already done, of a run that is resumed.
+        """
+        self.limits = CollapseLimits() if limits is None else limits
+        self.state = CollapseState()
+        for step, metrics in history:
+            self(step, metrics)
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> str | None:
+        self.state, objection = observe(self.limits, self.state, step, metrics)
+        return objection
+
+
+def repetition_rate(tokens: np.ndarray, prompt_length: np.ndarray, length: np.ndarray, repeats: int = 10) -> float:
+    """Share of answers in which one token stands `repeats` times in a row; 0 of none.
+
+    Args:
+      tokens: (B, L) int prompts and answers.
+      prompt_length, length: (B,).
+      repeats: how often in a row is too often.
+    """
+    if len(tokens) == 0:
+        return 0.0
+    return float(np.mean(longest_repetition(tokens, prompt_length, length) >= repeats))

@@ -1,0 +1,210 @@
+"""Consistency training from a config to a checkpoint: collect, train, perhaps collect again, measure, write the card.
+
+CLLM (arXiv 2403.00835) is one round; Jacobi Forcing (arXiv 2512.14681) collects again with the trained model.
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxspec.engine.load import load
+from jaxspec.models.language_model import LanguageModel
+from jaxspec.models.model_fn import Params
+from jaxspec.tasks.task import find_task
+from jaxspec.train.card import write_card
+from jaxspec.train.consistency import ConsistencySettings, consistency
+from jaxspec.train.jacobi_quality import JacobiQuality, jacobi_quality
+from jaxspec.train.monitors import CollapseLimits, CollapseMonitor
+from jaxspec.train.on_policy import RoundSettings, on_policy_round
+from jaxspec.train.packing import PackedForward
+from jaxspec.train.run import DTYPES, MODEL, RUN
+from jaxspec.train.shards import read_shards
+from jaxspec.train.trainer import Monitor, TrainSettings, train
+from jaxspec.train.trajectory_batches import StateChoice, trajectory_batches
+from jaxspec.weights.save import save_model
+
+SHARDS = "trajectories"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConsistencyConfig:
+    """A run of consistency training.
+
+    Attributes:
+      task: a name in `jaxspec.tasks.task`.
+      base: the model to start from, as `jaxspec.load` takes it.
+      folder: gets trajectories and the run of every round, and the finished checkpoint (`model/`).
+      training: steps and optimiser of every round.
+      prompts: prompts answered a round, none of them twice.
+      first_prompt: number of the first, beyond what the base has seen.
+      collection: of trajectories.
+      rounds: times the model, as it is then, answers and is trained.
+      batch_size: answers a step.
+      states: which state of every block a step trains.
+      loss: the objective.
+      held_out: prompts to measure on.
+      sizes: block sizes to measure.
+      max_new_tokens: of a measured answer.
+      dtype: of activations in training.
+      checkpoint_layers: compute layers again in the backward pass instead of keeping them.
+      watch: whether a monitor stops a run that collapses.
+    """
+
+    task: str
+    base: str
+    folder: str
+    training: TrainSettings
+    prompts: int = 2048
+    first_prompt: int = 10_000_000
+    collection: RoundSettings = RoundSettings()
+    rounds: int = 1
+    batch_size: int = 16
+    states: StateChoice = StateChoice()
+    loss: ConsistencySettings = ConsistencySettings()
+    held_out: int = 192
+    sizes: tuple[int, ...] = (16,)
+    max_new_tokens: int = 128
+    dtype: str = "float32"
+    checkpoint_layers: bool = False
+    watch: bool = True
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
+        for name in ("prompts", "rounds", "batch_size", "held_out", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is below 1")
+
+
+class ConsistencyReport(NamedTuple):
+    """Attributes:
+    folder: of the finished checkpoint, or None when a monitor ended the run.
+    before, after: quality on held-out prompts, of the base and of the trained model.
+    seconds: of collecting and training in this call.
+    stopped: why a monitor ended the run, or None.
+    """
+
+    folder: Path | None
+    before: list[JacobiQuality]
+    after: list[JacobiQuality]
+    seconds: float
+    stopped: str | None
+
+
+def run_consistency(
+    config: ConsistencyConfig, *, resume: bool = False, command: str = "", monitors: Sequence[Monitor] = ()
+) -> ConsistencyReport:
+    """Collects, trains, measures and writes the checkpoint.
+
+    Args:
+      config: of the run.
+      resume: go on where an interrupted run in `config.folder` stopped, collecting or training.
+      command: for the card.
+      monitors: see `trainer.train`; a collapse monitor is added if `config.watch`.
+
+    Raises:
+      FileExistsError: the folder holds a finished checkpoint, or a run and `resume` is not set.
+      ValueError: an unknown task, or a base whose vocabulary is not the task's.
+      DivergedError, KeyboardInterrupt: see `trainer.train`.
+    """
+    task = find_task(config.task)
+    folder = Path(config.folder)
+    if (folder / MODEL).exists():
+        raise FileExistsError(f"{folder / MODEL} exists already; choose another folder")
+    base = load(config.base, dtype="float32")
+    wanted = task.tokenizer().vocabulary_size
+    if base.config.vocabulary != wanted:
+        raise ValueError(
+            f"{config.base} has {base.config.vocabulary} ids and the task {config.task!r} has {wanted}; "
+            "take a base that was trained on the task"
+        )
+    measured = [task.example(config.training.seed, index, "held_out") for index in range(config.held_out)]
+    before = _quality(base, config, measured)
+    params, stopped = base.params, None
+    begun = time.perf_counter()
+    for number in range(config.rounds):
+        params, stopped = _round(config, base, params, folder / f"round-{number}", number, resume, monitors)
+        if stopped is not None:
+            break
+    seconds = time.perf_counter() - begun
+    trained = dataclasses.replace(base, params=params)
+    after = _quality(trained, config, measured)
+    if stopped is not None:
+        return ConsistencyReport(None, before, after, seconds, stopped)
+    save_model(folder / MODEL, base.config, params, task.tokenizer())
+    write_card(
+        folder / MODEL,
+        title=f"A consistency-trained model of {config.task}",
+        summary=f"`{config.base}` after consistency training by jaxspec, so that it says several tokens a pass.",
+        command=command or "jaxspec.train.run_consistency.run_consistency(config)",
+        config=config,
+        data=f"Answers of the model itself to {config.prompts:,} generated prompts of `jaxspec.tasks.{config.task}` a "
+        f"round, {config.rounds} round(s); measured on {config.held_out} prompts of the split `held_out`.",
+        quality=_rows("base", before) | _rows("trained", after) | {"minutes of the last call": seconds / 60},
+    )
+    return ConsistencyReport(folder / MODEL, before, after, seconds, None)
+
+
+def _round(
+    config: ConsistencyConfig,
+    base: LanguageModel,
+    params: Params,
+    folder: Path,
+    number: int,
+    resume: bool,
+    monitors: Sequence[Monitor],
+) -> tuple[Params, str | None]:
+    """Trained parameters, and why training was stopped, or None."""
+    task = find_task(config.task)
+    seed = config.training.seed
+    first = config.first_prompt + number * config.prompts
+    prompts = [task.example(seed, index, "train")[0] for index in range(first, first + config.prompts)]
+    collection = dataclasses.replace(config.collection, seed=config.collection.seed + number)
+    lm = dataclasses.replace(base, params=params)
+    on_policy_round(lm, PackedForward(base.config), prompts, folder / SHARDS, collection)
+    _, trajectories = read_shards(folder / SHARDS, base.config.vocabulary)
+    batches = trajectory_batches(
+        trajectories,
+        base.config.vocabulary,
+        config.batch_size,
+        choice=config.states,
+        teacher=config.loss.teacher,
+        seed=seed,
+    )
+    forward = PackedForward(base.config, DTYPES[config.dtype], config.checkpoint_layers)
+    watching = [CollapseMonitor(CollapseLimits())] if config.watch else []
+    result = train(
+        params,
+        consistency(forward, config.loss),
+        batches,
+        dataclasses.replace(config.training, seed=seed + number),
+        folder / RUN,
+        monitors=[*watching, *monitors],
+        resume=resume,
+    )
+    return result.params, result.stopped
+
+
+def _quality(lm: LanguageModel, config: ConsistencyConfig, examples: Sequence[tuple[str, str]]) -> list[JacobiQuality]:
+    grade = find_task(config.task).grade
+    return jacobi_quality(
+        lm,
+        [prompt for prompt, _ in examples],
+        lambda index, text: grade(examples[index][1], text),
+        sizes=config.sizes,
+        max_new_tokens=config.max_new_tokens,
+    )
+
+
+def _rows(who: str, found: Sequence[JacobiQuality]) -> dict[str, object]:
+    rows: dict[str, object] = {}
+    for quality in found:
+        name = quality.mode if quality.mode == "plain" else f"{quality.mode}, n = {quality.n}"
+        rows[f"{who}, {name}: tokens a forward"] = float(np.round(quality.tokens_per_forward, 3))
+        rows[f"{who}, {name}: exact match"] = float(np.round(quality.exact_match, 4))
+    return rows | {f"{who}: device": jax.devices()[0].device_kind}

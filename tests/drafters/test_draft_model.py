@@ -1,0 +1,232 @@
+"""A draft model never changes a text, is accepted whole if it is the target, and drafts as far as pays."""
+
+import dataclasses
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_transformer import small_transformer
+from toy_model import greedy_continuation, toy_model
+
+import jaxspec
+from jaxspec.drafters.draft_model import AUTO, DraftModel, draft_model
+from jaxspec.drafters.mix import mix
+from jaxspec.drafters.suffix import suffix
+from jaxspec.engine.generate import run
+from jaxspec.engine.job import build_job
+from jaxspec.engine.request import Request
+from jaxspec.engine.serve import Progress
+
+TARGET = toy_model(0)
+NEW = 20
+
+
+@functools.lru_cache
+def close_relative(seed: int = 5) -> jaxspec.LanguageModel:
+    """The target with noise in its logits: right most of the time."""
+    table = np.asarray(TARGET.params["table"])
+    noise = np.random.default_rng(seed).normal(size=table.shape) * 3
+    return dataclasses.replace(TARGET, params={"table": jnp.asarray(table + noise, jnp.float32)})
+
+
+def random_prompts(count: int, seed: int = 0, longest: int = 90) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 7, rng.integers(1, longest)).tolist() for _ in range(count)]
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 8])
+def test_greedy_ids_are_the_targets_own(lanes: int) -> None:
+    prompts = random_prompts(8, seed=lanes)
+    drafter = draft_model(close_relative(), 3)
+    out = jaxspec.generate(TARGET, prompts, drafter=drafter, max_new_tokens=NEW, lanes=lanes, cache=128)
+    assert out.ids == [greedy_continuation(TARGET, prompt, NEW) for prompt in prompts]
+    totals = out.statistics
+    assert 0 < totals.accepted < totals.drafted
+    # Every call commits what it accepts and one token more, unless a limit took that one.
+    assert 0 <= totals.target_calls + totals.accepted - totals.tokens <= len(prompts)
+
+
+def random_requests(count: int, seed: int) -> list[Request]:
+    rng = np.random.default_rng(seed)
+    return [
+        Request(
+            ids=tuple(rng.integers(0, 7, rng.integers(1, 80)).tolist()),
+            max_new_tokens=int(rng.integers(1, 16)),
+            temperature=float(rng.choice([0.0, 0.7, 2.0, 4.0])),
+            top_k=int(rng.choice([0, 2, 5])),
+            top_p=float(rng.choice([1.0, 0.8])),
+            min_p=float(rng.choice([0.0, 0.1])),
+            repetition_penalty=float(rng.choice([1.0, 1.4])),
+            seed=int(rng.integers(0, 2**32)),
+        )
+        for _ in range(count)
+    ]
+
+
+def served(requests: list[Request], drafter, lanes: int, **settings) -> list[Progress]:
+    job = build_job(
+        TARGET,
+        requests,
+        jaxspec.drafters.autoregressive() if drafter is None else drafter,
+        lanes=lanes,
+        cache=128,
+        **settings,
+    )
+    return run(job, requests)[0]
+
+
+@pytest.mark.parametrize(("branches", "lanes"), [(1, 8), (3, 32)])
+def test_a_thousand_random_requests_say_what_plain_sampling_says(branches: int, lanes: int) -> None:
+    """Sampled and greedy ones in one queue, with every setting, stop ids and stop strings."""
+    requests = random_requests(500, seed=branches)
+    settings = dict(stop=["dfa", "gg"], stop_ids=[6], banned_ids=[4])
+    plain = served(requests, None, 32, **settings)
+    drafted = served(requests, draft_model(close_relative(), 3, branches=branches), lanes, **settings)
+    assert [item.ids.tolist() for item in drafted] == [item.ids.tolist() for item in plain]
+    assert [item.finish for item in drafted] == [item.finish for item in plain]
+    assert len({item.finish for item in plain}) >= 3
+    calls, tokens = sum(int(item.statistics.target_calls) for item in drafted), sum(len(i.ids) for i in drafted)
+    assert tokens > 1.3 * calls
+
+
+@pytest.mark.parametrize("acceptance", ["greedy", "coupled", "rejection"])
+def test_a_draft_of_the_target_itself_is_accepted_whole(acceptance: str) -> None:
+    sampled = {} if acceptance == "greedy" else dict(temperature=2.0, top_k=5, top_p=0.95, min_p=0.01)
+    out = jaxspec.generate(
+        TARGET,
+        random_prompts(5, seed=2),
+        drafter=draft_model(TARGET),
+        max_new_tokens=NEW,
+        acceptance=acceptance,
+        repetition_penalty=1.3,
+        seed=list(range(5)),
+        cache=128,
+        **sampled,
+    )
+    assert out.statistics.histogram == (0, 0, 0, 0, 5 * NEW // 5)
+    assert out.statistics.acceptance_rate == 1.0
+
+
+def test_a_transformer_drafts_for_itself() -> None:
+    """Long prompts are read in several blocks, and every cache entry is where attention looks for it."""
+    lm = small_transformer()
+    rng = np.random.default_rng(1)
+    prompts = [rng.integers(0, 17, n).tolist() for n in (1, 150, 64, 65)]
+    plain = jaxspec.generate(lm, prompts, max_new_tokens=40, cache=256, lanes=2)
+    out = jaxspec.generate(lm, prompts, drafter=draft_model(lm, 3), max_new_tokens=40, cache=256, lanes=2)
+    assert out.ids == plain.ids
+    assert out.statistics.tokens_per_call == 4.0
+
+
+def test_texts_of_rejection_have_plain_samplings_law() -> None:
+    """Draws, decisions and residuals through the whole loop: a chi-square of the first two tokens."""
+    target, draft = toy_model(1, vocabulary=4), toy_model(2, vocabulary=4)
+    count, prompt, temperature = 4000, [1, 2], 9.0
+    out = jaxspec.generate(
+        target,
+        [prompt] * count,
+        drafter=draft_model(draft, 2, branches=2),
+        acceptance="rejection",
+        temperature=temperature,
+        max_new_tokens=2,
+        seed=list(range(count)),
+        lanes=64,
+        cache=128,
+    )
+    table = np.asarray(target.params["table"], np.float64) / temperature
+    law = np.exp(table) / np.exp(table).sum(axis=1, keepdims=True)
+    first = law[2 + 1 * 4]
+    expected = np.array([first[a] * law[a + 2 * 4] for a in range(4)])
+    got = np.zeros((4, 4))
+    for a, b in out.ids:
+        got[a, b] += 1
+    chi_square = np.sum((got - count * expected) ** 2 / (count * expected))
+    assert chi_square < 37.7  # the 99.9 % point of fifteen degrees of freedom
+    assert 0 < out.statistics.accepted < out.statistics.drafted
+
+
+def test_a_doubtful_draft_stops_early() -> None:
+    prompts = random_prompts(6, seed=3)
+    settings = dict(max_new_tokens=NEW, temperature=3.0, cache=128)
+    plain = jaxspec.generate(TARGET, prompts, **settings)
+    runs = [
+        jaxspec.generate(TARGET, prompts, drafter=draft_model(close_relative(), 4, stop_below=p), **settings)
+        for p in (0.0, 0.5)
+    ]
+    assert all(out.ids == plain.ids for out in runs)
+    assert runs[1].statistics.drafted < 0.8 * runs[0].statistics.drafted
+    assert runs[1].statistics.acceptance_rate > runs[0].statistics.acceptance_rate
+
+
+def auto_run(lm: jaxspec.LanguageModel, seconds: list[float], **settings) -> tuple[list[Progress], list[Request]]:
+    """Requests drafted for with `length="auto"` where a step takes `seconds`, by length."""
+    requests = [Request(tuple(p), 40, 0.0, 0, 1.0, 0.0, 1.0, 0) for p in random_prompts(2, seed=4, longest=40)]
+    job = build_job(TARGET, requests, draft_model(lm, "auto"), lanes=2, cache=128, **settings)
+    costs = jnp.asarray(seconds, jnp.float32)
+    job = dataclasses.replace(job, inputs=job.inputs._replace(step_seconds=costs))
+    return run(job, requests)[0], requests
+
+
+def drafted_a_call(done: list[Progress]) -> float:
+    calls = sum(int(item.statistics.target_calls) for item in done)
+    return sum(int(item.statistics.drafted.sum()) for item in done) / calls
+
+
+def test_the_length_follows_what_a_step_costs() -> None:
+    """Where only one length is affordable that one is taken, so that it can be measured."""
+    for index, length in enumerate(AUTO):
+        done, requests = auto_run(TARGET, [1.0 if i == index else np.inf for i in range(len(AUTO))])
+        assert [item.ids.tolist() for item in done] == [greedy_continuation(TARGET, r.ids, 40) for r in requests]
+        assert drafted_a_call(done) == length
+
+
+def test_the_length_follows_what_is_accepted() -> None:
+    stranger = toy_model(9)
+    dear = [1.0 + 0.3 * length for length in AUTO]
+    for acceptance in (None, "rejection"):
+        good, requests = auto_run(TARGET, dear, acceptance=acceptance)
+        bad, _ = auto_run(stranger, dear, acceptance=acceptance)
+        expected = [greedy_continuation(TARGET, request.ids, 40) for request in requests]
+        assert [item.ids.tolist() for item in good] == expected
+        assert [item.ids.tolist() for item in bad] == expected
+        assert drafted_a_call(good) > 3 > 1 > drafted_a_call(bad)
+
+
+@pytest.mark.parametrize("acceptance", ["coupled", "rejection"])
+def test_within_a_mix_it_catches_up_with_what_others_got_right(acceptance: str) -> None:
+    prompts = random_prompts(6, seed=6)
+    drafter = mix(suffix(width=6), draft_model(close_relative(), 3, branches=2), budget=8)
+    settings = dict(max_new_tokens=NEW, cache=128, lanes=3, seed=list(range(6)))
+    out = jaxspec.generate(TARGET, prompts, drafter=drafter, acceptance=acceptance, temperature=0.0, **settings)
+    assert out.ids == [greedy_continuation(TARGET, prompt, NEW) for prompt in prompts]
+    assert out.statistics.by_source["draft_model"][1] > 0
+    assert out.statistics.by_source["suffix"][1] > 0
+
+
+def test_equal_models_share_a_program_and_weights_are_data() -> None:
+    drafters = [draft_model(lm, 3) for lm in (close_relative(5), close_relative(6))]
+    assert drafters[0] == drafters[1] and hash(drafters[0]) == hash(drafters[1])
+    requests = random_requests(1, seed=0)
+    jobs = [build_job(TARGET, requests, drafter, cache=128) for drafter in drafters]
+    assert jobs[0].program == jobs[1].program
+    bound = jobs[0].program.drafter
+    assert isinstance(bound, DraftModel) and bound.lm is None  # or the program would keep the weights alive
+
+
+def test_bad_settings_are_refused_by_name() -> None:
+    for settings, message in (
+        (dict(length=0), "length=0"),
+        (dict(length="long"), "length='long'"),
+        (dict(stop_below=1.0), "stop_below=1.0"),
+        (dict(branches=0), "branches=0"),
+        (dict(vocabulary="any"), "vocabulary='any'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            draft_model(TARGET, **settings)
+    with pytest.raises(ValueError, match="branches=8"):
+        jaxspec.generate(TARGET, [[1]], drafter=draft_model(TARGET, branches=8))
+    with pytest.raises(ValueError, match="acceptance='exact' is not one of greedy, coupled, rejection, typical"):
+        jaxspec.generate(TARGET, [[1]], acceptance="exact")
+    with pytest.raises(ValueError, match="cannot draw"):
+        jaxspec.generate(TARGET, [[1]], acceptance="greedy", temperature=1.0)

@@ -1,0 +1,238 @@
+"""The step loop against a plain simulation in Python, whoever writes and however many lanes there are."""
+
+import dataclasses
+import functools
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_model import greedy_continuation, toy_model
+
+from jaxspec import drafters, steps
+from jaxspec.conformal import fixed
+from jaxspec.steps.loop import run_slice
+
+NEW, CAP = 40, 6
+CUT = steps.Segmentation.custom(["a", "cd"], CAP)
+DRAFT, TARGET = toy_model(1), toy_model(2)
+PROMPTS = [np.random.default_rng(seed).integers(0, 7, 3 + seed % 9).tolist() for seed in range(10)]
+
+
+def weights_of_tokens(params, context) -> jnp.ndarray:
+    """A score that depends on every token of the step and on where it starts."""
+    place = jnp.arange(context.tokens.shape[1], dtype=jnp.int32)
+    inside = (place >= context.start[:, None]) & (place < context.end[:, None])
+    mixed = (context.tokens * 37 + place * 11) % 101
+    return (jnp.sum(jnp.where(inside, mixed, 0), axis=1) % 97).astype(jnp.float32) / 97.0
+
+
+def plain_score(text: list[int], start: int) -> float:
+    return float(np.float32(sum((text[i] * 37 + i * 11) % 101 for i in range(start, len(text))) % 97) / np.float32(97))
+
+
+SCORER = steps.TextScore(weights_of_tokens)
+
+
+def is_end(step: list[int]) -> bool:
+    return len(step) >= CAP or step[-1] == 0 or step[-2:] == [2, 3]
+
+
+def write_step(lm, text: list[int], limit: int) -> list[int]:
+    step: list[int] = []
+    while len(text) + len(step) < limit and not (step and is_end(step)):
+        step += greedy_continuation(lm, text + step, 1)
+    return step
+
+
+@dataclasses.dataclass
+class Plain:
+    text: list[int]
+    authors: list[str]
+    escalations: int
+
+
+def simulate(policy: str, threshold: float, prompt: list[int], new: int = NEW) -> Plain:
+    text, authors, escalations, limit = list(prompt), [], 0, len(prompt) + new
+    while len(text) < limit:
+        if policy == "target_only":
+            text += write_step(TARGET, text, limit)
+            authors.append("target")
+            continue
+        start = len(text)
+        ours = text + write_step(DRAFT, text, limit)
+        score = plain_score(ours, start)
+        if policy == "continue":
+            text, escalate = ours, score < threshold and len(ours) < limit
+            authors.append("draft")
+            if escalate:
+                text = text + write_step(TARGET, text, limit)
+                authors.append("target")
+        elif policy == "compare":
+            theirs = text + write_step(TARGET, text, limit)
+            escalate = np.float32(plain_score(theirs, start)) - np.float32(score) > threshold
+            text = theirs if escalate else ours
+            authors.append("target" if escalate else "draft")
+        else:
+            escalate = score < threshold
+            text = text + write_step(TARGET, text, limit) if escalate else ours
+            authors.append("target" if escalate else "draft")
+        escalations += escalate
+    return Plain(text[len(prompt) :], authors, escalations)
+
+
+POLICIES = {
+    "replace": lambda threshold: steps.rsd(threshold, SCORER),
+    "continue": lambda threshold: dataclasses.replace(
+        steps.a1(fixed(threshold)), scorer=SCORER
+    ),
+    "compare": lambda threshold: steps.oracle(threshold, SCORER),
+}
+
+
+def solve(policy, prompts=PROMPTS, **settings):
+    return steps.solve(
+        DRAFT, TARGET, policy, prompts, segmentation=CUT, **{"max_new_tokens": NEW, "cache": 128, **settings}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold", "lanes"),
+    [
+        ("replace", 0.3, {"lanes": 1}),
+        ("replace", 0.6, {"lanes": 4, "target_lanes": 1}),
+        ("continue", 0.6, {"lanes": 1}),
+        ("continue", 0.3, {"lanes": 8, "target_lanes": 3, "wave": 1.0}),
+        ("compare", 0.0, {"lanes": 4, "target_lanes": 2}),
+        ("compare", 0.2, {"lanes": 8, "target_lanes": 3, "wave": 1.0}),
+    ],
+)
+def test_texts_and_authors_equal_a_simulation(name: str, threshold: float, lanes: dict) -> None:
+    solution = solve(POLICIES[name](threshold), **lanes)
+    for prompt, solved in zip(PROMPTS, solution.problems, strict=True):
+        plain = simulate(name, threshold, prompt)
+        assert solved.ids == plain.text
+        assert [step.author for step in solved.steps] == plain.authors
+        assert sum(step.escalated and step.drafted > 0 for step in solved.steps) == plain.escalations
+        assert solved.finish == "length"
+        assert [i for step in solved.steps for i in step.ids] == solved.ids
+    assert solution.statistics.most_with_target <= lanes.get("target_lanes", lanes["lanes"])
+
+
+@pytest.mark.parametrize("policy", [steps.target_only(), steps.rsd(math.inf, SCORER)])
+def test_the_limit_of_the_target_is_plain_decoding(policy) -> None:
+    expected = [greedy_continuation(TARGET, prompt, NEW) for prompt in PROMPTS]
+    assert solve(policy, lanes=4).ids == expected
+
+
+@pytest.mark.parametrize("policy", [steps.draft_only(), steps.rsd(-math.inf, SCORER), steps.random(0.0)])
+def test_the_limit_of_the_draft_is_plain_decoding_and_never_runs_the_target(policy) -> None:
+    solution = solve(policy, lanes=4)
+    assert solution.ids == [greedy_continuation(DRAFT, prompt, NEW) for prompt in PROMPTS]
+    statistics = solution.statistics
+    assert statistics.target_passes == statistics.target_reads == statistics.escalations == 0
+
+
+@functools.lru_cache
+def alone(name: str) -> list[list[int]]:
+    return [solve(POLICIES[name](0.5), [prompt]).ids[0] for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_text_does_not_depend_on_neighbours_order_or_lockstep(name: str) -> None:
+    order = np.random.default_rng(0).permutation(len(PROMPTS))
+    shuffled = solve(POLICIES[name](0.5), [PROMPTS[i] for i in order], lanes=3, slice_ticks=7)
+    assert shuffled.ids == [alone(name)[i] for i in order]
+    locked = solve(POLICIES[name](0.5), lanes=4, lockstep=True)
+    assert locked.ids == alone(name)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_token_drafters_change_nothing_but_the_passes(name: str) -> None:
+    plain = solve(POLICIES[name](0.5), lanes=4)
+    drafted = solve(
+        POLICIES[name](0.5),
+        lanes=4,
+        target_lanes=2,
+        drafter=drafters.suffix(width=4, rows=2),
+        target_drafter=drafters.context_ngram(width=5, query=1),
+    )
+    assert drafted.ids == plain.ids
+    assert [p.steps for p in drafted.problems] == [p.steps for p in plain.problems]
+    assert drafted.statistics.draft_calls < plain.statistics.draft_calls
+
+
+def test_samples_have_seeds_of_their_own() -> None:
+    settings = dict(samples=3, temperature=1.5, seed=5, lanes=4)
+    first = solve(POLICIES["replace"](0.5), **settings)
+    again = solve(POLICIES["replace"](0.5), PROMPTS[:4], **(settings | {"lanes": 2}))
+    assert again.ids == first.ids[:12]
+    for question in range(len(PROMPTS)):
+        mine = first.problems[3 * question : 3 * question + 3]
+        assert [p.sample for p in mine] == [0, 1, 2] and {p.question for p in mine} == {question}
+        assert len({tuple(p.ids) for p in mine}) == 3
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_token_and_pass_is_accounted_for(name: str) -> None:
+    solution = solve(POLICIES[name](0.5), lanes=4, target_lanes=2)
+    for solved in solution.problems:
+        work = solved.work
+        by_target = [step for step in solved.steps if step.author == "target"]
+        drafted = sum(step.drafted for step in solved.steps)
+        assert work["draft_tokens"] == drafted == work["draft_calls"]
+        assert work["target_calls"] == work["target_tokens"] >= sum(len(step.ids) for step in by_target)
+        if name != "compare":
+            assert work["target_tokens"] == sum(len(step.ids) for step in by_target)
+            if not by_target:
+                assert work["target_reads"] == 0
+    statistics = solution.statistics
+    assert statistics.tokens == len(PROMPTS) * NEW
+    assert statistics.discarded == statistics.draft_tokens - (statistics.tokens - statistics.target_kept)
+    assert sum(statistics.lane_ticks.values()) == 4 * statistics.ticks
+    assert 0 < statistics.target_utilisation <= 1
+
+
+def test_the_better_step_is_never_worse_than_either() -> None:
+    solution = solve(POLICIES["compare"](0.0))
+    for solved in solution.problems:
+        for step in solved.steps:
+            kept = step.target_score if step.author == "target" else step.score
+            assert kept == max(step.score, step.target_score)
+
+
+def test_one_program_for_seeds_problems_and_thresholds_of_one_policy() -> None:
+    policy = POLICIES["replace"](0.5)
+    settings = dict(temperature=1.0, lanes=2, slice_ticks=9)
+    solve(policy, PROMPTS[:3], seed=1, **settings)
+    before = run_slice._cache_size()
+    solve(policy, PROMPTS[3:9], seed=2, **settings)
+    solve(policy, PROMPTS[2:5], seed=3, **(settings | {"temperature": 0.7}))
+    assert run_slice._cache_size() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"samples": 0}, "samples=0 is below 1"),
+        ({"lanes": 0}, "lanes=0 is below 1"),
+        ({"lanes": 2, "target_lanes": 3}, "target_lanes=3 is not between 1 and lanes=2"),
+        ({"wave": 0.0}, "wave=0.0 is not a share"),
+        ({"max_steps": 0}, "max_steps=0 is below 1"),
+        ({"cache": 6}, "steps of up to 6 tokens do not fit a cache of 6"),
+        ({"max_new_tokens": -1}, "max_new_tokens=-1 is negative"),
+    ],
+)
+def test_bad_settings(settings: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        solve(steps.draft_only(), **settings)
+
+
+def test_a_scorer_without_its_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="policy 'arbitrage' scores steps with a model of its own; pass scorer="):
+        solve(steps.arbitrage(0.5))
+
+
+def test_models_of_different_vocabularies_are_refused() -> None:
+    with pytest.raises(ValueError, match="the target has 5 ids and the draft 7"):
+        steps.solve(DRAFT, toy_model(0, vocabulary=5), steps.draft_only(), PROMPTS, segmentation=CUT)
