@@ -1,7 +1,9 @@
 """jaxspec: large language models answer faster in JAX, by speculation, without changing what they say."""
 
-from jaxspec import drafters
+from jaxspec import conformal, drafters
 from jaxspec.decode.acceptance import Coupled, Greedy
+from jaxspec.decode.rejection import Rejection
+from jaxspec.decode.typical import Typical
 from jaxspec.engine.generate import generate, stream
 from jaxspec.engine.load import load
 from jaxspec.engine.plan import MemoryPlan, plan
@@ -12,6 +14,7 @@ from jaxspec.models.model_fn import ModelFn, from_nnx
 from jaxspec.models.transformer import transformer_fn
 from jaxspec.weights.parameters import partition
 from jaxspec.weights.pull import pull
+from jaxspec.weights.quantize import quantize
 
 __all__ = [
     "Coupled",
@@ -22,7 +25,10 @@ __all__ = [
     "MemoryPlan",
     "ModelConfig",
     "ModelFn",
+    "Rejection",
     "RopeScaling",
+    "Typical",
+    "conformal",
     "drafters",
     "from_nnx",
     "generate",
@@ -30,6 +36,10 @@ __all__ = [
     "partition",
     "plan",
     "pull",
+    "quantize",
+    "steps",
     "stream",
     "transformer_fn",
 ]
+
+from jaxspec import steps  # noqa: E402  last, because its facade needs the engine above it

@@ -7,7 +7,6 @@ attention would read them, so that a wrong commit, mask or position shows in the
 import dataclasses
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 

@@ -126,7 +126,7 @@ class ReferenceText:
         reference = params.tokens[jnp.maximum(state.row, 0)]  # (B, T)
         said = context.length - context.prompt_length
         since = context.length - state.length
-        following, matched, sure = jax.vmap(_align, in_axes=(0, 0, 0, 0, 0, 0, None, None))(
+        following, matched, sure = jax.vmap(align, in_axes=(0, 0, 0, 0, 0, 0, None, None))(
             reference, context.tokens, context.length, said, state.place, since, self.query, self.reach
         )
         index = following[:, None] + jnp.arange(self.width, dtype=jnp.int32)
@@ -144,7 +144,7 @@ class ReferenceText:
         return state
 
 
-def _align(
+def align(
     reference: jax.Array,
     tokens: jax.Array,
     length: jax.Array,

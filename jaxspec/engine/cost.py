@@ -97,7 +97,7 @@ def _key(job: Job) -> str:
         job.lm.config,
         str(job.lm.dtype),
         job.shape,
-        job.program.drafter.widths,
+        job.program.drafter,  # drafting is part of a pass, and so is what it wants to see of the target
         job.program.flags,
     )
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]

@@ -39,7 +39,7 @@ def generate(
     ignore_eos: bool = False,
     banned_ids: Sequence[int] = (),
     chat: bool = False,
-    acceptance: Acceptance | None = None,
+    acceptance: Acceptance | str | None = None,
     lanes: int | None = None,
     cache: int | None = None,
     strict: bool = False,
@@ -67,7 +67,9 @@ def generate(
       ignore_eos: go on past end-of-sequence ids.
       banned_ids: ids never said.
       chat: put every text through the model's chat template, as one user turn.
-      acceptance: how drafts are judged; None chooses by temperature.
+      acceptance: how drafts are judged, a rule or its name; None chooses by temperature: `greedy`, or `coupled`, whose
+        text is plain sampling's. `rejection` keeps plain sampling's law, but not its text, which then depends on the
+        drafter too; `typical` keeps neither, and is faster.
       lanes: requests decoded at once; None chooses.
       cache: tokens a lane may hold, prompt included; None takes what is needed.
       strict: make ids and logits bit-equal for every chain drafter, in any dtype, at some cost in speed.

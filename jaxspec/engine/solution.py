@@ -65,7 +65,7 @@ class StepStatistics:
 
     Attributes:
       steps: committed, of both authors.
-      decisions: draft steps that could have been escalated: all that the draft wrote.
+      decisions: draft steps that were put to the decision.
       escalations: times the target wrote for a draft step.
       tokens: generated.
       draft_tokens, target_tokens: written by each model, kept or not.
@@ -77,7 +77,9 @@ class StepStatistics:
       lane_ticks: rounds a lane spent in every phase, by name.
       draft_utilisation, target_utilisation: share of the places of its writing passes a model worked for.
       most_with_target: lanes with the target at once.
-      unusable: draft steps whose score was no number.
+      unusable: draft steps decided on without a usable score.
+      held, busy: lane-ticks with a problem, and those in which a model worked for it.
+      overruled: escalations undone because all places with the target were taken.
     """
 
     steps: int
@@ -101,6 +103,9 @@ class StepStatistics:
     target_utilisation: float
     most_with_target: int
     unusable: int
+    held: int
+    busy: int
+    overruled: int
 
     @property
     def escalation_rate(self) -> float:
@@ -114,10 +119,15 @@ class StepStatistics:
 
     @property
     def busy_share(self) -> float:
-        """Share of all lane-ticks in which a lane was neither idle nor waiting for the target."""
+        """Share of all lane-ticks in which a model worked for the lane."""
         total = sum(self.lane_ticks.values())
-        waiting = self.lane_ticks["idle"] + self.lane_ticks["wait"]
-        return (total - waiting) / total if total else 0.0
+        return self.busy / total if total else 0.0
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of all lane-ticks in which a lane had a problem and no model worked for it."""
+        total = sum(self.lane_ticks.values())
+        return (self.held - self.busy) / total if total else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +193,7 @@ def statistics_of(problems: Sequence[Solved], usage: Usage, draft_lanes: int, ta
     reads = np.asarray(usage.reads)
     return StepStatistics(
         steps=len(steps),
-        decisions=len(by_draft),
+        decisions=int(usage.decisions),
         escalations=sum(step.escalated for step in by_draft),
         tokens=sum(len(problem.ids) for problem in problems),
         draft_tokens=work["draft_tokens"],
@@ -202,7 +212,10 @@ def statistics_of(problems: Sequence[Solved], usage: Usage, draft_lanes: int, ta
         draft_utilisation=_share(usage.draft_rows, usage.draft_passes, draft_lanes),
         target_utilisation=_share(usage.target_rows, usage.target_passes, target_lanes),
         most_with_target=int(usage.most_with_target),
-        unusable=sum(step.score is None for step in by_draft),
+        unusable=int(usage.decisions) - sum(step.score is not None for step in by_draft),
+        held=int(usage.held),
+        busy=int(usage.busy),
+        overruled=int(usage.overruled),
     )
 
 

@@ -27,6 +27,7 @@ from jaxspec.steps.state import (
     Problems,
     StepLoopState,
     Trace,
+    Usage,
     Work,
     Writer,
     empty_problems,
@@ -50,9 +51,9 @@ def solve(
     target_segmentation: Segmentation | None = None,
     drafter: Drafter | None = None,
     target_drafter: Drafter | None = None,
-    samples: int = 1,
+    samples: int | None = None,
     max_new_tokens: int = 512,
-    max_steps: int = 64,
+    max_steps: int | None = None,
     max_turns: int | None = None,
     temperature: float = 0.0,
     top_k: int = 0,
@@ -71,6 +72,7 @@ def solve(
     calibrator: Any = None,
     slice_ticks: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    watch: Callable[[Usage], None] | None = None,
 ) -> Solution:
     """Solves every problem, the draft and the target writing steps as `policy` has it.
 
@@ -82,13 +84,14 @@ def solve(
       policy: from `jaxspec.steps`: `rsd`, `arbitrage`, `oracle`, `a1`, or a baseline.
       problems: texts or token ids.
       scorer: the reward model or router, if the policy reads one.
-      segmentation: where a step ends; None for `Segmentation.reasoning()`.
-      target_segmentation: where a step of the target ends; None for the same.
+      segmentation: where a step ends; None for the policy's chunks, or `Segmentation.reasoning()`.
+      target_segmentation: where a step of the target ends; None for the policy's chunks, or the same.
       drafter, target_drafter: token drafters within the steps of each model; None writes token by token.
-      samples: of every problem, each with a seed of its own.
+      samples: of every problem, each with a seed of its own; None for the policy's, or 1.
       max_new_tokens: of every sample.
-      max_steps: of every sample.
-      max_turns: draft steps of every sample; None for `max_steps`.
+      max_steps: of every sample, one that the target writes on with its draft's; None for 64, or the policy's turns
+        where they are more.
+      max_turns: draft steps of every sample; None for the policy's, or `max_steps`.
       temperature, top_k, top_p, min_p: as in `generate`, for both models.
       seed: of all draws.
       stop, stop_ids, ignore_eos: what ends a text, as in `generate`.
@@ -101,10 +104,12 @@ def solve(
       calibrator: state to go on from, of an earlier `Solution`.
       slice_ticks: rounds between looks at the device; None for as many as the work takes.
       progress: called as `progress(finished, all)` after every slice.
+      watch: called with the accounting of the lanes so far after every slice.
 
     Raises:
       ValueError: a setting, a problem or the models cannot be honoured; nothing has been compiled or run then.
     """
+    samples = policy.samples or 1 if samples is None else samples
     if samples < 1:
         raise ValueError(f"samples={samples} is below 1")
     sampling.validate(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=1.0, seed=seed)
@@ -114,15 +119,17 @@ def solve(
         for ids in encoded
         for sample in range(samples)
     ]
+    chunks, target_chunks = (c and Segmentation.chunks(c) for c in (policy.chunk, policy.target_chunk))
+    max_turns = policy.turns if max_turns is None else max_turns
     settings = StepSettings(
-        segmentation=segmentation or Segmentation.reasoning(),
-        target_segmentation=target_segmentation,
+        segmentation=segmentation or chunks or Segmentation.reasoning(),
+        target_segmentation=target_segmentation or target_chunks,
         drafter=drafter,
         target_drafter=target_drafter,
         stop=tuple(stop),
         stop_ids=tuple(stop_ids),
         ignore_eos=ignore_eos,
-        max_steps=max_steps,
+        max_steps=max(64, max_turns or 1) if max_steps is None else max_steps,
         max_turns=max_turns,
         lanes=lanes,
         target_lanes=target_lanes,
@@ -130,12 +137,13 @@ def solve(
         lockstep=lockstep,
         cache=cache,
     )
-    job = build_step_job(draft, target, policy, requests, settings, scorer)
+    job = build_step_job(draft, target, policy, requests, settings, scorer, samples)
     state = init_state(job)
     if calibrator is not None and policy.calibrator is not None:
         state = state._replace(calibrator=jax.tree.map(jnp.copy, checked_state(policy.calibrator, calibrator)))
     begun = time.perf_counter()
-    done, state = _serve(job, state, requests, samples, slice_ticks, progress or (lambda finished, of: None))
+    progress, watch = progress or (lambda finished, of: None), watch or (lambda usage: None)
+    done, state = _serve(job, state, requests, samples, slice_ticks, progress, watch)
     seconds = time.perf_counter() - begun
     usage = jax.device_get(state.usage)
     places = job.program.draft.lanes, job.program.target.lanes
@@ -183,13 +191,15 @@ def _serve(
     samples: int,
     slice_ticks: int | None,
     progress: Callable[[int, int], None],
+    watch: Callable[[Usage], None],
 ) -> tuple[list[Solved], StepLoopState]:
     """Fills the queue, runs slices and collects rows until all `requests` are done."""
     owner = np.full((job.rows,), -1)
     done: dict[int, Solved] = {}
-    submitted = 0
+    submitted, cohort = 0, job.program.cohort
     while len(done) < len(requests):
         free = np.flatnonzero(owner < 0)[: len(requests) - submitted]
+        free = free[: len(free) // cohort * cohort]
         if len(free):
             owner[free] = np.arange(submitted, submitted + len(free))
             submitted += len(free)
@@ -204,6 +214,7 @@ def _serve(
             done[index] = solved_of(job.target.tokenizer, own, index // samples, index % samples)
             owner[row] = -1
         progress(len(done), len(requests))
+        watch(jax.device_get(state.usage))
     return [done[index] for index in range(len(requests))], state
 
 

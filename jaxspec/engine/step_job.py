@@ -72,6 +72,7 @@ def build_step_job(
     requests: Sequence[Request],
     settings: StepSettings,
     scorer: LanguageModel | None = None,
+    samples: int = 1,
 ) -> StepJob:
     """Checks settings, chooses static sizes, prepares drafters and scorer.
 
@@ -80,14 +81,24 @@ def build_step_job(
         model; the message names it.
     """
     _check(settings)
+    _check_questions(policy, len(requests) // samples)
     check_same_vocabulary(target, draft)
+    cohort = 1 if policy.ranked is None else samples
     lanes = min(power_of_two(len(requests), 1), 8) if settings.lanes is None else settings.lanes
+    if settings.lanes is None:
+        lanes = -(-lanes // cohort) * cohort
+    if lanes % cohort:
+        raise ValueError(
+            f"lanes={lanes} do not divide into questions of samples={samples}; policy {policy.name!r} ranks the "
+            f"samples of a question together: take {-(-lanes // cohort) * cohort} lanes"
+        )
     target_lanes = lanes if settings.target_lanes is None else settings.target_lanes
     if not 1 <= target_lanes <= lanes:
         raise ValueError(f"target_lanes={target_lanes} is not between 1 and lanes={lanes}")
     models = [draft, target, *([scorer] if scorer is not None else [])]
     context = min(lm.config.context for lm in models)
     capacity = context if settings.cache is None else min(settings.cache, context)
+    _check_chunk(settings, policy, capacity)
     check_room(requests, capacity, "the shortest of the models' contexts" if capacity == context else "the cache")
     needed = max((len(r.ids) + r.max_new_tokens for r in requests), default=1)
     slots = power_of_two(min(needed, capacity), 128) if settings.cache is None else -(-settings.cache // 128) * 128
@@ -109,7 +120,15 @@ def build_step_job(
     rules_of_draft = _rules(settings.segmentation, draft, ignore_eos=settings.ignore_eos)
     rules_of_target = _rules(settings.target_segmentation or settings.segmentation, target, settings.ignore_eos)
     token_drafters = [settings.drafter or autoregressive(), settings.target_drafter or autoregressive()]
+    continues = policy.on_escalation == "continue"
     max_turns = settings.max_turns or settings.max_steps
+    if continues:  # a turn may take two steps, and must not end between them
+        max_turns = min(max_turns, settings.max_steps)
+    read_width, read_lanes = (width, 1) if on_cpu else (width, lanes)
+    if reading and policy.scorer.reads == "target" and on_cpu:  # type: ignore[union-attr]
+        # Short chunks are read several lanes at a time, for as many tokens a pass.
+        read_width = min(width, power_of_two(settings.segmentation.max_step_tokens, 8))
+        read_lanes = min(lanes, width // read_width)
     program = StepProgram(
         draft=Model(draft.model, bind(token_drafters[0], binding), lanes),
         target=Model(target.model, bind(token_drafters[1], binding), target_lanes),
@@ -117,11 +136,13 @@ def build_step_job(
         policy=policy,
         acceptance=acceptance,
         flags=flags,
-        read_width=width,
-        read_lanes=1 if on_cpu else lanes,
+        read_width=read_width,
+        read_lanes=read_lanes,
         wave=max(1, int(np.ceil(settings.wave * target_lanes))),
+        patience=settings.segmentation.max_step_tokens,
+        cohort=cohort,
         lockstep=settings.lockstep or policy.ranked is not None,
-        max_steps=settings.max_steps * (2 if policy.on_escalation == "continue" else 1),
+        max_steps=settings.max_steps * (2 if continues else 1),
         max_turns=max_turns,
     )
 
@@ -143,7 +164,8 @@ def build_step_job(
         more=jax.device_put(np.bool_(False)),
     )
     step_tokens = settings.segmentation.max_step_tokens
-    return StepJob(program, inputs, lanes, slots, max(16, 4 * lanes), step_tokens, draft, target, scorer)
+    rows = -(-max(16, 4 * lanes) // cohort) * cohort
+    return StepJob(program, inputs, lanes, slots, rows, step_tokens, draft, target, scorer)
 
 
 def _check(settings: StepSettings) -> None:
@@ -156,6 +178,25 @@ def _check(settings: StepSettings) -> None:
     if settings.cache is not None and settings.segmentation.max_step_tokens >= settings.cache:
         raise ValueError(
             f"steps of up to {settings.segmentation.max_step_tokens} tokens do not fit a cache of {settings.cache}"
+        )
+
+
+def _check_chunk(settings: StepSettings, policy: Policy, capacity: int) -> None:
+    for name, chunk in (("chunk", policy.chunk), ("target_chunk", policy.target_chunk)):
+        if chunk is not None and chunk >= capacity:
+            raise ValueError(f"{name}={chunk} does not fit a cache of {capacity} tokens; take a shorter one")
+    target = settings.target_segmentation
+    if settings.cache is not None and target is not None and target.max_step_tokens >= settings.cache:
+        raise ValueError(
+            f"steps of the target of up to {target.max_step_tokens} tokens do not fit a cache of {settings.cache}"
+        )
+
+
+def _check_questions(policy: Policy, questions: int) -> None:
+    known = getattr(policy.calibrator, "questions", 0)
+    if known and known < questions:
+        raise ValueError(
+            f"the calibrator of policy {policy.name!r} was made for questions={known} and there are {questions} problems"
         )
 
 

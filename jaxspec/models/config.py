@@ -51,6 +51,8 @@ class ModelConfig:
       embedding_scale: factor on embeddings (Gemma: sqrt(width)), rounded to the compute type as published.
       activation: the gate's non-linearity.
       tied: the output projection is the embedding.
+      outputs: None for a language model; else a scoring model puts out so many numbers a token instead of logits,
+        through a head with a bias of its own (`v_head.summary` in published files).
       final_softcap: `cap * tanh(logits / cap)` on logits; None for none.
     """
 
@@ -80,6 +82,7 @@ class ModelConfig:
     activation: Literal["silu", "gelu_tanh"] = "silu"
     tied: bool = False
     final_softcap: float | None = None
+    outputs: int | None = None
 
     def __post_init__(self) -> None:
         if self.query_heads % self.key_heads:
@@ -93,6 +96,11 @@ class ModelConfig:
             raise ValueError("sliding layers need window, the number of tokens they see")
         if self.head_width % 2:
             raise ValueError(f"head_width={self.head_width} is odd; rotary embeddings rotate pairs")
+        if self.outputs is not None and (self.outputs < 1 or self.tied or self.final_softcap is not None):
+            raise ValueError(
+                f"outputs={self.outputs} with tied={self.tied} and final_softcap={self.final_softcap}: a scoring model "
+                "has one output at least, from a head of its own, without a cap"
+            )
 
     def is_sliding(self, layer: int) -> bool:
         """Whether layer `layer` attends within `window` only."""

@@ -67,12 +67,15 @@ FIXED = {
     "use_mrope": False,
 }
 
+OUTPUTS = "score_outputs"  # this library's own field: a scoring model, and its outputs a token
+PRM_ARCHITECTURES = ("Qwen2ForPrmModel",)  # Skywork-o1-Open-PRM: one output a token
+
 HONOURED = frozenset(
     "model_type text_config vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
     "num_key_value_heads head_dim max_position_embeddings rms_norm_eps rope_theta rope_scaling rope_parameters "
     "rope_local_base_freq sliding_window use_sliding_window max_window_layers layer_types sliding_window_pattern "
     "_sliding_window_pattern attention_bias mlp_bias hidden_act hidden_activation query_pre_attn_scalar "
-    "tie_word_embeddings final_logit_softcapping".split()
+    "tie_word_embeddings final_logit_softcapping score_outputs".split()
 )
 
 # Of training, of files, of text or of sampling: nothing a forward pass sees.
@@ -134,6 +137,7 @@ def config_from_huggingface(published: Mapping[str, Any]) -> ModelConfig:
     bias = bool(fields["attention_bias"])
     theta, local_theta, scaling = _rope(fields, gemma=gemma)
     window, sliding = _windows(fields, family, layers)
+    outputs = _outputs(fields)
     return ModelConfig(
         family=family,
         vocabulary=fields.integer("vocab_size"),
@@ -159,7 +163,8 @@ def config_from_huggingface(published: Mapping[str, Any]) -> ModelConfig:
         sandwich_norm=gemma,
         embedding_scale=width**0.5 if gemma else 1.0,
         activation=_activation(fields, "hidden_activation" if gemma else "hidden_act"),
-        tied=bool(fields["tie_word_embeddings"]),
+        tied=bool(fields["tie_word_embeddings"]) and outputs is None,
+        outputs=outputs,
         final_softcap=None if fields["final_logit_softcapping"] is None else fields.number("final_logit_softcapping"),
     )
 
@@ -184,6 +189,13 @@ class _Fields:
 
     def number(self, name: str) -> float:
         return _number(name, self[name])
+
+
+def _outputs(fields: _Fields) -> int | None:
+    """Outputs of a scoring model; None for a language model."""
+    if fields[OUTPUTS] is not None:
+        return fields.integer(OUTPUTS)
+    return 1 if any(name in PRM_ARCHITECTURES for name in fields["architectures"] or ()) else None
 
 
 def _number(name: str, value: Any) -> float:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from jaxspec.models.config import ModelConfig
-from jaxspec.models.from_huggingface import config_from_huggingface
+from jaxspec.models.from_huggingface import OUTPUTS, config_from_huggingface
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -40,6 +40,8 @@ def config_to_huggingface(config: ModelConfig) -> dict[str, Any]:
         "tie_word_embeddings": config.tied,
         "rope_theta": config.rope_theta,
     }
+    if config.outputs is not None:
+        published[OUTPUTS] = config.outputs
     activation = ACTIVATIONS[config.activation]
     published["hidden_activation" if gemma else "hidden_act"] = activation
     if config.family in ("llama", "qwen3", "gemma3"):

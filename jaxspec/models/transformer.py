@@ -177,8 +177,22 @@ class Kernel(nn.Module):
         return kernel_of(self, nn.initializers.normal(0.02), self.shape, self.dtype)
 
 
+class ScoreHead(nn.Module):
+    """The head of a scoring model: `outputs` numbers a token, in float32, as `BlockOutput.logits`."""
+
+    outputs: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = kernel_of(self, nn.initializers.normal(0.02), (x.shape[-1], self.outputs), self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.outputs,), self.dtype)
+        return matmul(x, kernel) + bias.astype(jnp.float32)
+
+
 class Transformer(nn.Module):
-    """The whole model: a block and a cache in, logits and the block's keys and values out.
+    """The whole model: a block and a cache in, logits (or a scoring model's outputs) and the block's keys and values
+    out.
 
     Attributes:
       config: what to build.
@@ -214,6 +228,9 @@ class Transformer(nn.Module):
             new_keys.append(k)
             new_values.append(v)
         x = RMSNorm(config.norm_epsilon, config.norm_offset, name="final_norm")(x)
+        if config.outputs is not None:
+            outputs = ScoreHead(config.outputs, self.dtype, name="head")(x)
+            return BlockOutput(outputs if with_logits else None, tuple(new_keys), tuple(new_values))
         logits = None
         head = embedding if config.tied else Kernel(shape, self.dtype, name="head")()
         if with_logits:

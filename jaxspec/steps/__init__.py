@@ -1,6 +1,7 @@
 """The step loop: whole reasoning steps drafted, scored, and kept or handed to the target."""
 
 from jaxspec.steps.policies import a1, arbitrage, draft_only, oracle, random, rsd, synchronous, target_only
+from jaxspec.steps.rejected_step import rejected_step
 from jaxspec.steps.scorers import AdvantageRouter, Likelihood, RandomScore, RewardModel, TextScore
 from jaxspec.steps.segmentation import Segmentation
 from jaxspec.steps.types import Policy, ReadingScorer, StepContext, TextScorer
@@ -21,6 +22,7 @@ __all__ = [
     "draft_only",
     "oracle",
     "random",
+    "rejected_step",
     "rsd",
     "solve",
     "synchronous",

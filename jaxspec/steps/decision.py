@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.commit import Finish
-from jaxspec.decode.sampling import key_of
+from jaxspec.steps.draws import prompt_mark, turn_uniform
 from jaxspec.steps.program import StepProgram
-from jaxspec.steps.state import Phase, StepLoopState, row_of
+from jaxspec.steps.state import Lanes, Phase, StepLoopState, row_of
 
 TIES = 7  # random stream of calibrators that break ties; apart from those of `decode.sampling`
 
@@ -25,18 +25,18 @@ def decide(program: StepProgram, state: StepLoopState, deciding: jax.Array) -> t
     policy, lanes = program.policy, state.lanes
     if policy.calibrator is None and policy.ranked is None:
         return state, jnp.zeros_like(deciding)
-    broken = lanes.finish == Finish.NUMERICAL
-    asked = deciding
-    if not policy.decide_finished:
-        asked = asked & (lanes.finish == Finish.RUNNING)
+    row = row_of(state)
+    question = state.problems.question[row]
+    asked = deciding & to_be_decided(program, lanes)
+    usage = state.usage
+    usage = usage._replace(decisions=usage.decisions + jnp.sum(asked, dtype=jnp.int32))
     if policy.ranked is not None:
-        escalate = rank_within(lanes.score, state.problems.question[row_of(state)], asked, policy.ranked)
-        return state, escalate
+        return state._replace(usage=usage), rank_within(lanes.score, question, asked, policy.ranked)
     assert policy.calibrator is not None
-    question = state.problems.question[row_of(state)]
+    broken = lanes.finish == Finish.NUMERICAL
     group = {"turn": lanes.turn, "question": question, "none": jnp.zeros_like(lanes.turn)}[policy.groups]
-    seed = state.problems.sampling.seed[row_of(state)]
-    uniform = jax.vmap(lambda s, t: jax.random.uniform(key_of(s, TIES, t), (), jnp.float32))(seed, lanes.turn)
+    mark = prompt_mark(state.problems.tokens[row], state.problems.prompt_length[row])
+    uniform = turn_uniform(state.problems.sampling.seed[row], TIES, lanes.turn, mark)
     score = jnp.where(broken, jnp.nan, lanes.score)
     escalate = asked & policy.calibrator.decide(
         state.calibrator, score, group, live=asked, question=question, uniform=uniform
@@ -45,10 +45,24 @@ def decide(program: StepProgram, state: StepLoopState, deciding: jax.Array) -> t
         escalate |= asked & broken
     if policy.overflow == "accept":
         held = jnp.sum((lanes.phase == Phase.WAIT) | (lanes.phase == Phase.TARGET), dtype=jnp.int32)
-        place = jnp.cumsum(escalate, dtype=jnp.int32) - 1
-        escalate &= place < program.target.lanes - held
+        fits = jnp.cumsum(escalate, dtype=jnp.int32) <= program.target.lanes - held
+        usage = usage._replace(overruled=usage.overruled + jnp.sum(escalate & ~fits, dtype=jnp.int32))
+        escalate &= fits
     calibrator = policy.calibrator.observe(state.calibrator, score, group, escalate, live=asked, question=question)
-    return state._replace(calibrator=calibrator), escalate
+    return state._replace(calibrator=calibrator, usage=usage), escalate
+
+
+def to_be_decided(program: StepProgram, lanes: Lanes) -> jax.Array:
+    """(B,) bool whether the step in progress is one to decide on, and so to score.
+
+    Without `decide_finished`, a step that ends its text is not, unless what ended it were logits that are no numbers
+    and the target can write the step anew.
+    """
+    policy = program.policy
+    if policy.decide_finished:
+        return jnp.ones_like(lanes.finish, bool)
+    open_end = lanes.finish == Finish.RUNNING
+    return open_end | (lanes.finish == Finish.NUMERICAL) if policy.on_escalation == "replace" else open_end
 
 
 def rank_within(score: jax.Array, question: jax.Array, asked: jax.Array, share: float) -> jax.Array:

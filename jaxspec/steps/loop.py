@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.state import Status
-from jaxspec.steps.decision import decide
+from jaxspec.steps.decision import decide, to_be_decided
 from jaxspec.steps.program import StepInputs, StepProgram
 from jaxspec.steps.reading import read
+from jaxspec.steps.rejected_step import RejectedStep
 from jaxspec.steps.segmentation import start_steps
 from jaxspec.steps.settle import compare, keep_step, set_aside
 from jaxspec.steps.state import Author, Phase, StepLoopState, Writer, choose, row_of, start_of
@@ -42,7 +43,7 @@ def run_slice(program: StepProgram, inputs: StepInputs, state: StepLoopState) ->
 
 def tick(program: StepProgram, inputs: StepInputs, state: StepLoopState) -> StepLoopState:
     """One round of every phase."""
-    steps: list[Callable[[StepProgram, StepInputs, StepLoopState], StepLoopState]] = [admit]
+    steps: list[Callable[[StepProgram, StepInputs, StepLoopState], StepLoopState]] = []
     policy = program.policy
     if policy.first == "draft":
         steps.append(draft_writes)
@@ -53,16 +54,35 @@ def tick(program: StepProgram, inputs: StepInputs, state: StepLoopState) -> Step
         steps += [grant, target_writes]
     if policy.on_escalation == "compare":
         steps += [score, settle_comparisons]
+    state = admit(program, inputs, state)
+    held = jnp.sum(state.lanes.phase != Phase.IDLE, dtype=jnp.int32)
+    done_before = _work_done(state)
     for step in steps:
         state = step(program, inputs, state)
     usage = state.usage
+    busy = jnp.sum(_work_done(state) > done_before, dtype=jnp.int32)
     phases = jnp.sum(state.lanes.phase[:, None] == jnp.arange(len(Phase)), axis=0, dtype=jnp.int32)
     usage = usage._replace(
         ticks=usage.ticks + 1,
         phases=usage.phases + phases,
         most_with_target=jnp.maximum(usage.most_with_target, phases[Phase.TARGET]),
+        held=usage.held + held,
+        busy=usage.busy + busy,
     )
     return state._replace(usage=usage, slice_ticks=state.slice_ticks + 1)
+
+
+def _work_done(state: StepLoopState) -> jax.Array:
+    """(R,) int32 that grows in every tick in which a model works for the problem."""
+    work = state.problems.work
+    return sum((work.target_calls, work.draft_reads, work.target_reads, work.scorer_reads), work.draft_calls)
+
+
+def _with_target(state: StepLoopState) -> jax.Array:
+    """() whether a step is with the target, or being compared: in lockstep, no lane begins the next until none is."""
+    lanes = state.lanes
+    compared = (lanes.author == Author.TARGET) & ((lanes.phase == Phase.SCORE) | (lanes.phase == Phase.DECIDE))
+    return jnp.any((lanes.phase >= Phase.WAIT) | compared)
 
 
 def when(wanted: jax.Array, do: Callable[[Any], Any], state: Any) -> Any:
@@ -74,16 +94,18 @@ def when(wanted: jax.Array, do: Callable[[Any], Any], state: Any) -> Any:
 
 
 def admit(program: StepProgram, inputs: StepInputs, state: StepLoopState) -> StepLoopState:
-    """Gives idle lanes the waiting problems with the lowest tickets."""
+    """Gives idle lanes the waiting problems with the lowest tickets, as many at a time as must start together."""
     problems, lanes = state.problems, state.lanes
     rows = problems.status.shape[0]
     waiting = problems.status == Status.WAITING
     idle = lanes.phase == Phase.IDLE
+    most = jnp.minimum(jnp.sum(idle, dtype=jnp.int32), jnp.sum(waiting, dtype=jnp.int32))
+    admitted = most // program.cohort * program.cohort
 
     def take(state: StepLoopState) -> StepLoopState:
         order = jnp.argsort(jnp.where(waiting, problems.ticket, jnp.iinfo(jnp.int32).max))
         rank = jnp.cumsum(idle, dtype=jnp.int32) - 1
-        fresh = idle & (rank < jnp.sum(waiting))
+        fresh = idle & (rank < admitted)
         row = jnp.where(fresh, order[jnp.clip(rank, 0, rows - 1)].astype(jnp.int32), lanes.row)
         status = problems.status.at[jnp.where(fresh, row, rows)].set(Status.RUNNING, mode="drop")
         length = problems.length[jnp.minimum(row, rows - 1)]
@@ -113,14 +135,14 @@ def admit(program: StepProgram, inputs: StepInputs, state: StepLoopState) -> Ste
             scorer=scorer,
         )
 
-    return when(jnp.any(waiting) & jnp.any(idle), take, state)
+    return when(admitted > 0, take, state)
 
 
 def draft_writes(program: StepProgram, inputs: StepInputs, state: StepLoopState) -> StepLoopState:
     """The draft reads what the target wrote since, and writes on in the lanes where it is up to date."""
     drafting = state.lanes.phase == Phase.DRAFT
     if program.lockstep:
-        drafting &= ~jnp.any(state.lanes.phase > Phase.DRAFT)
+        drafting &= ~_with_target(state)
     behind = drafting & (state.draft.cache.length < state.lanes.written - 1)
 
     def catch_up(state: StepLoopState) -> StepLoopState:
@@ -134,10 +156,11 @@ def draft_writes(program: StepProgram, inputs: StepInputs, state: StepLoopState)
 
     def go(state: StepLoopState) -> StepLoopState:
         done = write(program, inputs, program.draft, inputs.draft, state.draft, state, ready)
-        after = Phase.DECIDE if program.policy.scorer is None else Phase.SCORE
         lanes = done.state.lanes
+        unscored = ~to_be_decided(program, lanes) if program.policy.scorer is not None else jnp.bool_(True)
+        after = jnp.where(unscored, int(Phase.DECIDE), int(Phase.SCORE))
         lanes = lanes._replace(
-            phase=jnp.where(done.ended, int(after), lanes.phase),
+            phase=jnp.where(done.ended, after, lanes.phase),
             partial=jnp.where(done.ended, 0.0, lanes.partial),
             score=jnp.where(done.ended, jnp.nan, lanes.score),
         )
@@ -156,9 +179,11 @@ def score(program: StepProgram, inputs: StepInputs, state: StepLoopState) -> Ste
     """Scores finished steps: in one go from the text, or pass by pass while a model reads them."""
     scorer = program.policy.scorer
     assert scorer is not None
-    scoring = state.lanes.phase == Phase.SCORE
+    phase = state.lanes.phase
+    scoring = phase == Phase.SCORE
     if program.lockstep:
-        scoring &= ~jnp.any(state.lanes.phase == Phase.DRAFT) & ~jnp.any(state.lanes.phase == Phase.TARGET)
+        last = jnp.where(_with_target(state), phase >= Phase.WAIT, phase == Phase.DRAFT)
+        scoring &= ~jnp.any(last)
     if isinstance(scorer, ReadingScorer):
         return _score_by_reading(program, inputs, scorer, state, scoring)
 
@@ -232,6 +257,7 @@ def settle_decisions(program: StepProgram, inputs: StepInputs, state: StepLoopSt
     deciding = (state.lanes.phase == Phase.DECIDE) & (state.lanes.author == Author.DRAFT)
     if program.lockstep:
         deciding &= ~jnp.any((state.lanes.phase == Phase.DRAFT) | (state.lanes.phase == Phase.SCORE))
+        deciding &= ~_with_target(state)
 
     def go(state: StepLoopState) -> StepLoopState:
         state, escalate = decide(program, state, deciding)
@@ -240,6 +266,10 @@ def settle_decisions(program: StepProgram, inputs: StepInputs, state: StepLoopSt
             since = jnp.where(escalate, state.usage.ticks, state.lanes.since)
             return state._replace(lanes=state.lanes._replace(since=since))
         state = set_aside(program, state, escalate)
+        if isinstance(program.target.drafter, RejectedStep):
+            target = state.target
+            memory = program.target.drafter.remember(target.drafter, state.lanes.kept, start_of(state), escalate)
+            state = state._replace(target=target._replace(drafter=memory))
         kept = deciding & ~escalate
         return _begin(program, keep_step(program, state, kept, jnp.zeros_like(kept)), kept)
 
@@ -263,8 +293,9 @@ def target_writes(program: StepProgram, inputs: StepInputs, state: StepLoopState
     phase = state.lanes.phase
     writing = phase == Phase.TARGET
     others = jnp.any((phase == Phase.DRAFT) | (phase == Phase.SCORE))
-    ripe = jnp.sum(writing) >= program.wave
-    go_now = ~others if program.lockstep else ripe | ~others
+    late = jnp.any(writing & (state.usage.ticks - state.lanes.since >= program.patience))
+    ripe = (jnp.sum(writing) >= program.wave) | late
+    go_now = jnp.bool_(True) if program.lockstep else ripe | ~others
     behind = writing & (state.target.cache.length < state.lanes.written - 1)
 
     def catch_up(state: StepLoopState) -> StepLoopState:

@@ -6,7 +6,7 @@ target calls where `arbitrage(0.5)` holds a line. Equality is settled as each pa
 
 import math
 
-from jaxspec.conformal import Calibrator, fixed
+from jaxspec.conformal import Calibrator, adaptive_conformal, fixed
 from jaxspec.steps.scorers import AdvantageRouter, Likelihood, RandomScore, RewardModel
 from jaxspec.steps.types import Policy, Scorer
 
@@ -65,46 +65,81 @@ def random(rate: float) -> Policy:
     return Policy("random", RandomScore(), fixed(rate))
 
 
-def a1(calibrator: Calibrator, *, overflow: str = "wait", resample: bool = False, groups: str = "turn") -> Policy:
-    """A1 (arXiv 2509.15148): the target writes on behind draft chunks it finds unlikely, at a calibrated rate.
+def a1(
+    reject_rate: float = 0.4,
+    samples: int = 16,
+    turns: int = 15,
+    chunk: int = 64,
+    *,
+    target_chunk: int | None = None,
+    calibrator: Calibrator | None = None,
+    overflow: str = "wait",
+    resample: bool = False,
+    groups: str = "turn",
+) -> Policy:
+    """A1 (arXiv 2509.15148): the target writes on behind draft chunks it finds unlikely, at a rate that holds.
 
     Args:
-      calibrator: from `jaxspec.conformal`; decides by the chunk's mean log-probability under the target.
+      reject_rate: share of the chunks to hand over; a `calibrator` has its own.
+      samples: of every question: parallel scaling.
+      turns: draft chunks of every sample: sequential scaling.
+      chunk: tokens the draft writes a turn.
+      target_chunk: tokens the target writes on; None for as many.
+      calibrator: from `jaxspec.conformal`, decides by the chunk's mean log-probability under the target. None for
+        adaptive conformal inference with a bank and a level for every turn.
       overflow: `wait` for a place with the target, which keeps the rate, or `accept` the draft, which keeps the pace.
       resample: discard an unlikely chunk and let the target write it anew, instead of writing on behind it.
       groups: what the calibrator tells apart: `turn`, `question` or `none`.
 
     Raises:
-      ValueError: an unknown `overflow` or `groups`.
+      ValueError: a rate outside [0, 1], a count below 1, an unknown `overflow` or `groups`, or groups other than turns
+        without a calibrator of their own.
     """
+    _check_rate(reject_rate)
+    for name, value in {"samples": samples, "turns": turns, "chunk": chunk, "target_chunk": target_chunk}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} is below 1")
     for name, value, known in (
         ("overflow", overflow, ("wait", "accept")),
         ("groups", groups, ("turn", "question", "none")),
     ):
         if value not in known:
             raise ValueError(f"{name}={value!r} is not one of {', '.join(known)}")
+    if calibrator is None and groups == "question":
+        raise ValueError("groups='question' needs calibrator=adaptive_conformal(groups=...) with as many as questions")
     return Policy(
         "a1",
         Likelihood(),
-        calibrator,
+        calibrator or adaptive_conformal(reject_rate, groups=turns if groups == "turn" else 1),
         on_escalation="replace" if resample else "continue",
         groups=groups,
         decide_finished=False,
         overflow=overflow,
+        samples=samples,
+        turns=turns,
+        chunk=chunk,
+        target_chunk=target_chunk,
     )
 
 
 def synchronous(reject_rate: float) -> Policy:
     """What A1 replaces: the worst share of every question's chunks goes to the target, by rank, behind a barrier.
 
+    The samples of a question start together, go from turn to turn together, and end before the next takes their
+    lanes: a rank needs them all.
+
     Raises:
       ValueError: the rate is outside [0, 1].
     """
-    if not 0 <= reject_rate <= 1:
-        raise ValueError(f"reject_rate={reject_rate} is not between 0 and 1")
+    _check_rate(reject_rate)
     return Policy(
         "synchronous", Likelihood(), None, on_escalation="continue", decide_finished=False, ranked=reject_rate
     )
+
+
+def _check_rate(reject_rate: float) -> None:
+    if not 0 <= reject_rate <= 1:
+        raise ValueError(f"reject_rate={reject_rate} is not between 0 and 1")
 
 
 def _calibrator(threshold: Threshold) -> Calibrator:

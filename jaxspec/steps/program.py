@@ -44,6 +44,8 @@ class StepProgram:
       read_width: tokens a reading pass.
       read_lanes: lanes a reading pass.
       wave: places with the target that must be taken before it writes, unless nobody else has work.
+      patience: ticks after which a lane with the target need not wait for others.
+      cohort: problems that start together, consecutive in the queue: 1, or the samples of a question.
       lockstep: whether all lanes draft, score and write together, waiting for the last: a baseline.
       max_steps: S, steps a problem at most.
       max_turns: draft steps a problem at most.
@@ -58,6 +60,8 @@ class StepProgram:
     read_width: int
     read_lanes: int
     wave: int
+    patience: int
+    cohort: int
     lockstep: bool
     max_steps: int
     max_turns: int

@@ -78,7 +78,8 @@ class Segmentation:
     """What ends a step, in words; made by the presets or by `custom`.
 
     Attributes:
-      delimiters: strings; the first one completed ends the step.
+      delimiters: strings; the first one completed ends the step. Without any, steps are chunks of as many tokens
+        as the cap allows.
       max_step_tokens: cap, at least 1.
       delimiter_ids: ids that end a step by themselves, such as a reserved separator without text.
       lookahead: bytes at the end of every delimiter that only prove that a step is over. A token made complete by
@@ -91,8 +92,6 @@ class Segmentation:
     lookahead: int = 0
 
     def __post_init__(self) -> None:
-        if not self.delimiters and not self.delimiter_ids:
-            raise ValueError("no delimiter ends a step; give delimiters=['\\n\\n'] or delimiter_ids=[...]")
         if any(not delimiter for delimiter in self.delimiters):
             raise ValueError("a delimiter is empty, which would end every step at once; remove it")
         if self.max_step_tokens < 1:
@@ -127,6 +126,11 @@ class Segmentation:
         return cls((units[unit],), max_step_tokens)
 
     @classmethod
+    def chunks(cls, tokens: int) -> "Segmentation":
+        """Chunks of a fixed number of tokens, whatever they say, as A1 cuts them; the last one may be shorter."""
+        return cls((), tokens)
+
+    @classmethod
     def custom(
         cls,
         delimiters: Sequence[str] = (),
@@ -134,7 +138,16 @@ class Segmentation:
         *,
         delimiter_ids: Sequence[int] = (),
     ) -> "Segmentation":
-        """Any strings and ids; a step ends behind the token that completes the first."""
+        """Any strings and ids; a step ends behind the token that completes the first.
+
+        Raises:
+          ValueError: there are none.
+        """
+        if not delimiters and not delimiter_ids:
+            raise ValueError(
+                "no delimiter ends a step; give delimiters=['\\n\\n'] or delimiter_ids=[...], or take "
+                "Segmentation.chunks(tokens) for steps of a fixed length"
+            )
         return cls(tuple(delimiters), max_step_tokens, tuple(delimiter_ids))
 
 
@@ -169,6 +182,8 @@ def step_rules(segmentation: Segmentation, token_bytes: Sequence[bytes], end_ids
 
 def _token_table(segmentation: Segmentation, token_bytes: Sequence[bytes]) -> np.ndarray:
     """(A, V) int32 as in `StepRules`: the byte automaton, begun again at every match, run through every token."""
+    if not segmentation.delimiters:
+        return np.zeros((SMALLEST_BUCKET, len(token_bytes)), np.int32)
     bytewise = build_stop_table(segmentation.delimiters, BYTES)
     step, matched = _fewest_states(np.asarray(bytewise.transition), int(bytewise.matched))
     size = SMALLEST_BUCKET

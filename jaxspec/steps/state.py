@@ -177,6 +177,10 @@ class Usage(NamedTuple):
       draft_rows, target_rows: () int32 lanes those passes worked for, of those they had room for.
       reads: (3,) int32 reading passes of draft, target and scorer.
       most_with_target: () int32 lanes with the target at once.
+      held, busy: () int32 lane-ticks with a problem, and those in which a model read or wrote for it; the rest of
+        the former were spent waiting.
+      decisions: () int32 draft steps that were put to the decision.
+      overruled: () int32 escalations undone because all places with the target were taken.
     """
 
     ticks: jax.Array
@@ -187,6 +191,10 @@ class Usage(NamedTuple):
     target_rows: jax.Array
     reads: jax.Array
     most_with_target: jax.Array
+    held: jax.Array
+    busy: jax.Array
+    decisions: jax.Array
+    overruled: jax.Array
 
 
 class StepLoopState(NamedTuple):
@@ -276,7 +284,8 @@ def idle_lanes(lanes: int, rows: int, step_tokens: int) -> Lanes:
 def no_usage() -> Usage:
     """Before the first tick."""
     zero = jnp.zeros((), jnp.int32)
-    return Usage(zero, jnp.zeros((len(Phase),), jnp.int32), zero, zero, zero, zero, jnp.zeros((3,), jnp.int32), zero)
+    count = dict.fromkeys(Usage._fields, zero)
+    return Usage(**(count | {"phases": jnp.zeros((len(Phase),), jnp.int32), "reads": jnp.zeros((3,), jnp.int32)}))
 
 
 def row_of(state: StepLoopState) -> jax.Array:

@@ -102,6 +102,8 @@ class Policy:
       overflow: what becomes of an escalation when all places with the target are taken: `wait`, or `accept` the
         draft.
       ranked: None, or the share of a question's samples to hand over, by rank among them, which takes a barrier.
+      samples, turns, chunk, target_chunk: what `solve` takes where it is not told: samples a question, draft steps a
+        sample, and tokens of a step of the draft and of the target; None for its own defaults.
     """
 
     name: str
@@ -114,3 +116,7 @@ class Policy:
     decide_finished: bool = True
     overflow: str = "wait"
     ranked: float | None = None
+    samples: int | None = None
+    turns: int | None = None
+    chunk: int | None = None
+    target_chunk: int | None = None

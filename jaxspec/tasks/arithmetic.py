@@ -20,7 +20,7 @@ compiled loop.
 import dataclasses
 import functools
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,10 @@ OPERATIONS = "+-*%"
 ANSWER = "answer "
 LIMIT = 10**8 - 1  # of any value met while a line is checked; int32 holds twice as much
 PROMPT_END = ":\n"
+MOST_DRAWS = 1000
+SPLITS = {"train": 1, "held_out": 2}  # streams of their own; the problems of `make_problems` are a third
+
+Split = Literal["train", "held_out"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +70,14 @@ class Band:
       digits: every result has at most so many.
       weights: relative frequency of each of `OPERATIONS`.
       factor: largest factor and largest modulus.
+      longest: characters of prompt and solution together; a longer problem is drawn again. None for any.
     """
 
     steps: tuple[int, int]
     digits: int
     weights: tuple[float, float, float, float]
     factor: int
+    longest: int | None = None
 
     def __post_init__(self) -> None:
         least, most = self.steps
@@ -89,8 +95,8 @@ class Band:
 
 BANDS = {
     "easy": Band(steps=(2, 4), digits=2, weights=(0.5, 0.5, 0.0, 0.0), factor=9),
-    "medium": Band(steps=(3, 6), digits=3, weights=(0.4, 0.3, 0.3, 0.0), factor=9),
-    "hard": Band(steps=(4, 8), digits=4, weights=(0.3, 0.25, 0.35, 0.1), factor=99),
+    "medium": Band(steps=(3, 5), digits=3, weights=(0.35, 0.3, 0.35, 0.0), factor=9),
+    "hard": Band(steps=(3, 5), digits=3, weights=(0.25, 0.2, 0.35, 0.2), factor=99, longest=104),
 }
 MAX_STEPS = max(band.steps[1] for band in BANDS.values())
 
@@ -109,7 +115,7 @@ def make_problems(count: int, seed: int, band: str | Band = "mixed") -> list[Pro
       band: a name in `BANDS`, "mixed" for each of them in turn, or one of your own.
 
     Raises:
-      ValueError: another name.
+      ValueError: another name, or a band whose problems are nearly all too long.
     """
     if isinstance(band, str) and band != "mixed" and band not in BANDS:
         raise ValueError(f"band={band!r} is unknown; choose from {', '.join([*BANDS, 'mixed'])}")
@@ -117,7 +123,36 @@ def make_problems(count: int, seed: int, band: str | Band = "mixed") -> list[Pro
     return [_make_problem(chosen[index % len(chosen)], np.random.default_rng([seed, index])) for index in range(count)]
 
 
+def example(seed: int, index: int, split: Split = "train") -> tuple[str, str]:
+    """Prompt and solution of problem number `index` of a split, the bands in turn.
+
+    Short chains of small numbers are so few that a split repeats some of another by chance; long ones are not.
+    """
+    band = list(BANDS.values())[index % len(BANDS)]
+    problem = _make_problem(band, np.random.default_rng([seed, index, SPLITS[split]]))
+    return prompt_text(problem), "".join(solution_steps(problem))
+
+
+def grade(answer: str, text: str) -> bool:
+    """Whether the answer line of a model's `text` states what that of the solution `answer` does."""
+    stated, expected = (_stated_answer(each) for each in (text, answer))
+    return stated is not None and stated == expected
+
+
+def _stated_answer(text: str) -> int | None:
+    line = next((line for line in text.split("\n") if line.startswith(ANSWER)), None)
+    return None if line is None else _number(line.removeprefix(ANSWER))
+
+
 def _make_problem(band: Band, random: np.random.Generator) -> Problem:
+    for _ in range(MOST_DRAWS):
+        problem = _draw_problem(band, random)
+        if band.longest is None or len(prompt_text(problem) + "".join(solution_steps(problem))) <= band.longest:
+            return problem
+    raise ValueError(f"no problem of {MOST_DRAWS} has at most longest={band.longest} characters; raise it")
+
+
+def _draw_problem(band: Band, random: np.random.Generator) -> Problem:
     top = 10**band.digits - 1
     start = value = _draw(random, 1, top)
     steps = []

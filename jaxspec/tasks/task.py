@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxspec.tasks import sql_vocabulary, text_to_sql
+from jaxspec.tasks import arithmetic, sql_vocabulary, text_to_sql
 from jaxspec.weights.tokenizer import Tokenizer
 
 
@@ -19,7 +19,10 @@ class Task(NamedTuple):
     grade: Callable[[str, str], bool]
 
 
-TASKS = {"text_to_sql": Task(text_to_sql.example, sql_vocabulary.tokenizer, text_to_sql.grade)}
+TASKS = {
+    "arithmetic": Task(arithmetic.example, arithmetic.tokenizer, arithmetic.grade),
+    "text_to_sql": Task(text_to_sql.example, sql_vocabulary.tokenizer, text_to_sql.grade),
+}
 
 
 def find_task(name: str) -> Task:

@@ -120,7 +120,10 @@ def hidden_states(
 
 
 def project(params: Params, config: ModelConfig, hidden: jax.Array) -> jax.Array:
-    """Logits (..., V) in float32 of `hidden` (..., W)."""
+    """Logits (..., V), or a scoring model's outputs (..., O), in float32 of `hidden` (..., W)."""
+    if config.outputs is not None:
+        head = params["head"]
+        return matmul(hidden, head["kernel"].astype(hidden.dtype)) + head["bias"].astype(jnp.float32)
     kernel = params["embedding" if config.tied else "head"]["kernel"].astype(hidden.dtype)
     logits = matmul(hidden, kernel)
     if config.final_softcap is not None:

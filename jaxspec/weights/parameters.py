@@ -16,6 +16,7 @@ import numpy as np
 from jaxspec.models.config import ModelConfig
 from jaxspec.models.model_fn import Params
 
+VALUE_HEAD = "v_head.summary"  # as Skywork-o1-Open-PRM names it
 Path = tuple[str, ...]
 Sharding = Callable[[Path, tuple[int, ...]], jax.sharding.Sharding]
 
@@ -55,7 +56,10 @@ def entries(config: ModelConfig) -> list[Entry]:
     width, mlp, head = config.width, config.mlp_width, config.head_width
     queries, keys = config.query_heads * head, config.key_heads * head
     found = [_single(("embedding", "kernel"), "model.embed_tokens.weight", config.vocabulary, width)]
-    if not config.tied:
+    if config.outputs is not None:
+        found.append(_single(("head", "kernel"), f"{VALUE_HEAD}.weight", config.outputs, width))
+        found.append(_single(("head", "bias"), f"{VALUE_HEAD}.bias", config.outputs))
+    elif not config.tied:
         found.append(_single(("head", "kernel"), "lm_head.weight", config.vocabulary, width))
     found.append(_single(("final_norm", "scale"), "model.norm.weight", width))
     names = ("attention_norm", "mlp_norm")
@@ -146,8 +150,8 @@ def _read(source: TensorSource, name: str) -> np.ndarray:
 def _check(source: TensorSource, wanted: list[Entry], config: ModelConfig) -> None:
     expected = {name: shape for entry in wanted for name, shape in zip(entry.names, entry.shapes, strict=True)}
     present = set(source.names())
-    if config.tied:
-        present.discard("lm_head.weight")  # a copy of the embedding that some files carry
+    if config.tied or config.outputs is not None:
+        present.discard("lm_head.weight")  # a copy of the embedding that some files carry, or a head that is not used
     present = {name for name in present if not name.endswith("rotary_emb.inv_freq")}
     problems = [f"missing {name}" for name in expected if name not in present]
     problems += [f"unexpected {name}" for name in sorted(present - set(expected))]

@@ -74,6 +74,9 @@ DRAFTERS = {
     "ngrammys rows": drafters.ngrammys(k=3, w=5, q=2, strict=False, mode="rows"),
     "jacobi": drafters.jacobi(5, "rolling"),
     "model_bigram": drafters.model_bigram(k=3, w=2),
+    "draft_model": drafters.draft_model(toy_model(5), 3),
+    "draft_model tree": drafters.draft_model(toy_model(5), 3, branches=2),
+    "reference_text": drafters.reference_text([3, 1, 4, 1, 5, 2, 6, 5, 3, 5], width=4),
     "mix": drafters.mix(
         drafters.suffix(width=5), drafters.token_recycling(branches=3, nodes=8, start="empty"), budget=9
     ),

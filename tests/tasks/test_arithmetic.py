@@ -14,6 +14,8 @@ from jaxspec.tasks.arithmetic import (
     Check,
     Problem,
     check_text,
+    example,
+    grade,
     make_problems,
     prompt_text,
     solution_steps,
@@ -66,10 +68,27 @@ def test_bands_grow_in_length_and_size() -> None:
         np.mean([len(tokenizer().encode("".join(solution_steps(p)))) for p in make_problems(200, seed=2, band=name)])
         for name in ("easy", "medium", "hard")
     ]
-    assert lengths[0] * 1.5 < lengths[1] < lengths[2] / 1.5
+    assert lengths[0] * 1.4 < lengths[1] < lengths[2]
     steps = [len(step) for p in make_problems(200, seed=2, band="hard") for step in solution_steps(p)]
     assert np.std(steps) > 0.3 * np.mean(steps)
-    assert MAX_STEPS == 8
+    assert MAX_STEPS == 5
+
+
+def test_examples_are_new_in_every_split_and_fit_their_band() -> None:
+    examples = {split: [example(3, i, split) for i in range(90)] for split in ("train", "held_out")}
+    assert examples["train"][:5] == [example(3, i) for i in range(5)]
+    drawn = [prompt for split in examples.values() for prompt, _ in split[2::3]]  # of the hard band
+    assert len(set(drawn)) == len(drawn)
+    assert max(len(prompt + solution) for split in examples.values() for prompt, solution in split) <= 104
+    with pytest.raises(ValueError, match="longest=9"):
+        make_problems(1, 0, Band((2, 3), 2, (1, 1, 0, 0), 9, longest=9))
+
+
+def test_grading_reads_the_answer_line_alone() -> None:
+    solution = example(0, 0)[1]
+    value = solution.split()[-1]
+    assert grade(solution, solution) and grade(solution, f"1+1=3\nanswer {value}\nanswer 1")
+    assert not grade(solution, f"answer 0{value}") and not grade(solution, "no answer")
 
 
 def test_a_problem_depends_on_its_seed_and_place_alone() -> None:
