@@ -1,6 +1,7 @@
 """What a drafter may know of the job it is compiled into."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from jaxspec.decode.acceptance import Drawing
@@ -35,16 +36,35 @@ class Bindable(Protocol):
     def bind(self, binding: Binding) -> Drafter: ...
 
 
+@runtime_checkable
+class MadeOfTarget(Protocol):
+    """A drafter that is not complete before it knows its target: a cheaper version of it, for one."""
+
+    def of_target(self, language_model: Any) -> Drafter: ...
+
+
 def bind(drafter: Any, binding: Binding) -> Any:
     """`drafter` bound to a job, and so is every drafter within it; one that does not ask stays as it is."""
     if isinstance(drafter, Bindable):
         return drafter.bind(binding)
     inner = dataclasses.replace(binding, alone=False)
+    return _with_parts(drafter, lambda part: bind(part, inner))
+
+
+def of_target(drafter: Any, language_model: Any) -> Any:
+    """`drafter` completed from its target, and so is every drafter within it."""
+    if isinstance(drafter, MadeOfTarget):
+        return drafter.of_target(language_model)
+    return _with_parts(drafter, lambda part: of_target(part, language_model))
+
+
+def _with_parts(drafter: Any, change: Callable[[Any], Any]) -> Any:
+    """`drafter` with the drafters within it changed; anything else as it is."""
     if isinstance(drafter, tuple):
-        return tuple(bind(part, inner) for part in drafter)
+        return tuple(change(part) for part in drafter)
     if not isinstance(drafter, Drafter) or not dataclasses.is_dataclass(drafter):
         return drafter
     fields = {field.name: getattr(drafter, field.name) for field in dataclasses.fields(drafter) if field.init}
-    bound = {name: bind(value, inner) for name, value in fields.items()}
-    changed = {name: value for name, value in bound.items() if value is not fields[name] and value != fields[name]}
+    new = {name: change(value) for name, value in fields.items()}
+    changed = {name: value for name, value in new.items() if value is not fields[name] and value != fields[name]}
     return dataclasses.replace(drafter, **changed) if changed else drafter

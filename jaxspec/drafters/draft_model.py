@@ -13,6 +13,7 @@ B lanes, L tokens, D depth, R branches, N = D * R nodes, E classes of confidence
 """
 
 import dataclasses
+import weakref
 from typing import Any, NamedTuple
 
 import jax
@@ -29,8 +30,10 @@ from jaxspec.models import cache as kv_cache
 from jaxspec.models.config import ModelConfig
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import ModelFn, Params, chain_block
+from jaxspec.models.self_draft import self_draft
 
 AUTO = (0, 1, 2, 4, 8)  # lengths the loop chooses among
+SELF = "self:"
 BLOCK = 2
 CLASSES = 16  # E
 PRIOR_TRIALS = 4.0
@@ -98,17 +101,19 @@ class DraftModel:
     stop_below: a lane drafts no further where its most probable token has less than this probability; 0 never.
     branches: R.
     shared_vocabulary: whether vocabularies may differ.
+    of_itself: what cheaper version of the target drafts, see `models.self_draft`; None for a model of its own.
     binding: the job; None before one is built.
     lm: the draft model with its weights, which `prepare` takes out; None in a bound drafter.
     """
 
-    config: ModelConfig
-    model: ModelFn
+    config: ModelConfig | None
+    model: ModelFn | None
     cache_dtype: Any
     lengths: tuple[int, ...]
     stop_below: float
     branches: int
     shared_vocabulary: bool
+    of_itself: str | None = None
     binding: Binding | None = None
     lm: LanguageModel | None = dataclasses.field(default=None, compare=False, repr=False)
 
@@ -145,6 +150,15 @@ class DraftModel:
         """E. Whether a draw of its own is verified must not depend on the draw, so such draws share a class."""
         return 1 if self.drawing == Drawing.OWN else CLASSES
 
+    def of_target(self, language_model: LanguageModel) -> "DraftModel":
+        """With the draft model, where that is a cheaper version of the target."""
+        if self.of_itself is None:
+            return self
+        made = _self_drafts.setdefault(language_model, {})
+        if self.of_itself not in made:
+            made[self.of_itself] = self_draft(language_model, self.of_itself)
+        return _of_model(self, made[self.of_itself])
+
     def bind(self, binding: Binding) -> "DraftModel":
         return dataclasses.replace(self, binding=binding, lm=None)
 
@@ -161,6 +175,7 @@ class DraftModel:
         lanes, length = context.tokens.shape
         slots = length - self._bound().prefill_width
         trials, successes = self._prior()
+        assert self.config is not None, "completed by of_target"
         return DraftModelState(
             cache=kv_cache.init_cache(self.config, lanes, slots, self.cache_dtype),
             ids=jnp.zeros((lanes, self.depth, self.branches), jnp.int32),
@@ -286,6 +301,7 @@ class DraftModel:
             lane = jnp.argmax(missing >= BLOCK).astype(jnp.int32)
             ids = jax.lax.dynamic_slice(context.tokens, (lane, cache.length[lane]), (1, width))
             ids = _translated(params.translation, ids)
+            assert self.model is not None
             return read_block(self.model, params.weights, ids, lane, missing[lane], cache)
 
         return jax.lax.while_loop(lambda cache: jnp.any(unread(cache) >= BLOCK), read_one, cache)
@@ -298,6 +314,7 @@ class DraftModel:
         unread = jnp.clip(end - cache.length, 1, BLOCK)
         place = jnp.minimum(cache.length[:, None] + jnp.arange(BLOCK, dtype=jnp.int32), text.shape[1] - 1)
         ids = _translated(params.translation, jnp.take_along_axis(text, place, axis=1))
+        assert self.model is not None
         output = self.model(params.weights, chain_block(ids), cache)
         assert output.logits is not None
         logits = jnp.take_along_axis(output.logits, (unread - 1)[:, None, None], axis=1)
@@ -427,7 +444,8 @@ def draft_model(
     """Drafts with a smaller language model.
 
     Args:
-      lm: the draft model, or what `jaxspec.load` takes.
+      lm: the draft model, or what `jaxspec.load` takes; or `self:int8`, `self:int4`, `self:int4:group=64` for a
+        quantised copy of the target, `self:layers=12` for its first twelve layers.
       length: tokens a draft, or `auto`: 0, 1, 2, 4 or 8, whichever the acceptance seen so far and the measured cost
         of a step, drafting included, make the fastest.
       stop_below: end a draft where its most probable next token has less than this probability; 0 never.
@@ -438,10 +456,6 @@ def draft_model(
     Raises:
       ValueError: a setting is out of range, or, once the target is known, the vocabularies differ.
     """
-    if isinstance(lm, str):
-        from jaxspec.engine.load import load  # models and file formats, which other drafters do not need
-
-        lm = load(lm)
     if length == "auto":
         lengths = AUTO
     else:
@@ -457,13 +471,29 @@ def draft_model(
         raise ValueError(f"branches={branches} is below 1; every step proposes at least one token")
     if vocabulary not in ("same", "shared"):
         raise ValueError(f"vocabulary={vocabulary!r} is neither same nor shared")
-    return DraftModel(
-        config=lm.config,
-        model=lm.model,
-        cache_dtype=jnp.dtype(lm.cache_dtype),
+    drafter = DraftModel(
+        config=None,
+        model=None,
+        cache_dtype=None,
         lengths=lengths,
         stop_below=float(stop_below),
         branches=branches,
         shared_vocabulary=vocabulary == "shared",
-        lm=lm,
+    )
+    if isinstance(lm, str) and lm.startswith(SELF):
+        return dataclasses.replace(drafter, of_itself=lm.removeprefix(SELF))
+    if isinstance(lm, str):
+        from jaxspec.engine.load import load  # models and file formats, which other drafters do not need
+
+        lm = load(lm)
+    return _of_model(drafter, lm)
+
+
+_self_drafts: weakref.WeakKeyDictionary[LanguageModel, dict[str, LanguageModel]] = weakref.WeakKeyDictionary()
+
+
+def _of_model(drafter: DraftModel, lm: LanguageModel) -> DraftModel:
+    """`drafter` with `lm` as its draft model."""
+    return dataclasses.replace(
+        drafter, config=lm.config, model=lm.model, cache_dtype=jnp.dtype(lm.cache_dtype), of_itself=None, lm=lm
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxspec.decode import sampling
 from jaxspec.decode.acceptance import Acceptance, Coupled, Greedy
-from jaxspec.decode.binding import Binding, bind
+from jaxspec.decode.binding import Binding, bind, of_target
 from jaxspec.decode.commit import StopRules
 from jaxspec.decode.loop import Inputs, Program
 from jaxspec.decode.rejection import Rejection
@@ -91,6 +91,7 @@ def build_job(
     Raises:
       ValueError: a setting is out of range; the message names it.
     """
+    drafter = of_target(drafter, lm)
     if lanes is not None and lanes < 1:
         raise ValueError(f"lanes={lanes} is below 1; at least one lane must work")
     if cache is not None and cache < 2:

@@ -109,7 +109,7 @@ def solve(
     Raises:
       ValueError: a setting, a problem or the models cannot be honoured; nothing has been compiled or run then.
     """
-    samples = policy.samples or 1 if samples is None else samples
+    samples = (policy.samples or 1) if samples is None else samples
     if samples < 1:
         raise ValueError(f"samples={samples} is below 1")
     sampling.validate(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=1.0, seed=seed)

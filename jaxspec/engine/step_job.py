@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxspec.decode import sampling
 from jaxspec.decode.acceptance import Coupled, Greedy
-from jaxspec.decode.binding import Binding, bind
+from jaxspec.decode.binding import Binding, bind, of_target
 from jaxspec.decode.types import Drafter
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.drafters.vocabulary import compare, tokens_of
@@ -98,7 +98,7 @@ def build_step_job(
     models = [draft, target, *([scorer] if scorer is not None else [])]
     context = min(lm.config.context for lm in models)
     capacity = context if settings.cache is None else min(settings.cache, context)
-    _check_chunk(settings, policy, capacity)
+    _check_chunks(settings, capacity)
     check_room(requests, capacity, "the shortest of the models' contexts" if capacity == context else "the cache")
     needed = max((len(r.ids) + r.max_new_tokens for r in requests), default=1)
     slots = power_of_two(min(needed, capacity), 128) if settings.cache is None else -(-settings.cache // 128) * 128
@@ -119,7 +119,10 @@ def build_step_job(
     binding = Binding(target.config.vocabulary, flags, acceptance.drawing, width)
     rules_of_draft = _rules(settings.segmentation, draft, ignore_eos=settings.ignore_eos)
     rules_of_target = _rules(settings.target_segmentation or settings.segmentation, target, settings.ignore_eos)
-    token_drafters = [settings.drafter or autoregressive(), settings.target_drafter or autoregressive()]
+    token_drafters = [
+        of_target(settings.drafter or autoregressive(), draft),
+        of_target(settings.target_drafter or autoregressive(), target),
+    ]
     continues = policy.on_escalation == "continue"
     max_turns = settings.max_turns or settings.max_steps
     if continues:  # a turn may take two steps, and must not end between them
@@ -181,22 +184,22 @@ def _check(settings: StepSettings) -> None:
         )
 
 
-def _check_chunk(settings: StepSettings, policy: Policy, capacity: int) -> None:
-    for name, chunk in (("chunk", policy.chunk), ("target_chunk", policy.target_chunk)):
-        if chunk is not None and chunk >= capacity:
-            raise ValueError(f"{name}={chunk} does not fit a cache of {capacity} tokens; take a shorter one")
-    target = settings.target_segmentation
-    if settings.cache is not None and target is not None and target.max_step_tokens >= settings.cache:
-        raise ValueError(
-            f"steps of the target of up to {target.max_step_tokens} tokens do not fit a cache of {settings.cache}"
-        )
+def _check_chunks(settings: StepSettings, capacity: int) -> None:
+    for segmentation in (settings.segmentation, settings.target_segmentation):
+        if segmentation is None or segmentation.delimiters or segmentation.delimiter_ids:
+            continue
+        if segmentation.max_step_tokens >= capacity:
+            raise ValueError(
+                f"chunks of {segmentation.max_step_tokens} tokens do not fit a cache of {capacity}; take shorter ones"
+            )
 
 
 def _check_questions(policy: Policy, questions: int) -> None:
     known = getattr(policy.calibrator, "questions", 0)
     if known and known < questions:
         raise ValueError(
-            f"the calibrator of policy {policy.name!r} was made for questions={known} and there are {questions} problems"
+            f"the calibrator of policy {policy.name!r} was made for questions={known}, and there are {questions}; "
+            "make it for as many"
         )
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +11,13 @@ import yaml
 from jaxspec.evaluate.config import read_config
 from jaxspec.train.run import LanguageModelConfig, run
 from jaxspec.train.run_consistency import ConsistencyConfig, run_consistency
+from jaxspec.train.run_step_head import StepHeadConfig, run_step_head
 
-KINDS = {"language_model": (LanguageModelConfig, run), "consistency": (ConsistencyConfig, run_consistency)}
+KINDS = {
+    "language_model": (LanguageModelConfig, run),
+    "consistency": (ConsistencyConfig, run_consistency),
+    "step_head": (StepHeadConfig, run_step_head),
+}
 
 
 def train(
@@ -31,9 +35,12 @@ def train(
     Progress goes to standard error. Ctrl-C saves a checkpoint first; --resume goes on from it.
     """
     settings, go = read_train_config(config, folder, seed)
-    report = go(settings, resume=resume, command=shlex.join(["jaxspec", *sys.argv[1:]]))
+    words = ["jaxspec", "train", "--config", str(config)]
+    words += [] if folder is None else ["--folder", folder]
+    words += [] if seed is None else ["--seed", str(seed)]
+    report = go(settings, resume=resume, command=shlex.join(words))
     if as_json:
-        print(json.dumps(report._asdict(), default=_plain, allow_nan=False))
+        print(json.dumps(_plain(report), allow_nan=False))
         return
     if report.stopped is not None:
         print(f"stopped, nothing was written: {report.stopped}")
@@ -64,4 +71,9 @@ def read_train_config(path: Path, folder: str | None = None, seed: int | None = 
 
 
 def _plain(value: Any) -> Any:
-    return value._asdict() if hasattr(value, "_asdict") else str(value)
+    """Records as JSON objects, paths as text."""
+    if hasattr(value, "_asdict"):
+        return {name: _plain(part) for name, part in value._asdict().items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value

@@ -77,4 +77,4 @@ def rank_within(score: jax.Array, question: jax.Array, asked: jax.Array, share: 
     worse = (score < score[:, None]) | ((score == score[:, None]) & (lane > lane[:, None]))
     rank = jnp.sum(peers & worse, axis=1)
     many = jnp.sum(peers, axis=1)
-    return asked & (rank < jnp.floor(share * many + 0.5).astype(rank.dtype))
+    return asked & (rank < jnp.floor(share * many.astype(jnp.float32) + 0.5).astype(rank.dtype))

@@ -126,11 +126,12 @@ def make_problems(count: int, seed: int, band: str | Band = "mixed") -> list[Pro
 def example(seed: int, index: int, split: Split = "train") -> tuple[str, str]:
     """Prompt and solution of problem number `index` of a split, the bands in turn.
 
+    The text ends right behind the answer, so that an end of sequence belongs to the answer's step.
     Short chains of small numbers are so few that a split repeats some of another by chance; long ones are not.
     """
     band = list(BANDS.values())[index % len(BANDS)]
     problem = _make_problem(band, np.random.default_rng([seed, index, SPLITS[split]]))
-    return prompt_text(problem), "".join(solution_steps(problem))
+    return prompt_text(problem), "".join(solution_steps(problem)).removesuffix("\n")
 
 
 def grade(answer: str, text: str) -> bool:

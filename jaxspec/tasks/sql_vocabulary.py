@@ -20,7 +20,8 @@ MODIFIERS = ("first", "last", "home", "main", "net", "base", "old", "new", "loca
 
 QUESTION_WORDS = (
     "show list give find the of and or with where above over below under at least most is not starts contains "
-    "between sorted ordered by descending ascending for each per in rows number average largest smallest combined"
+    "between sorted ordered by descending ascending for each per in rows number average largest smallest combined "
+    "joined"
 ).split()
 SQL_WORDS = "SELECT FROM JOIN ON WHERE AND OR GROUP ORDER BY DESC ASC LIMIT BETWEEN LIKE COUNT AVG MAX MIN SUM".split()
 SIGNS = (":", "\n", "'", "%")
@@ -52,12 +53,12 @@ def tokenizer() -> Tokenizer:
 
 def _pieces() -> list[str]:
     """Every piece, in the order of its id."""
-    nouns = (*NUMBER_NOUNS, *TEXT_NOUNS, "id")
+    nouns = (*NUMBER_NOUNS, *TEXT_NOUNS)
     pieces = [*SPECIAL, SPACE, *(sign.replace("\n", LINE) for sign in SIGNS)]
     pieces += [SPACE + sign for sign in SPACED_SIGNS]
     pieces += [chr(ord("a") + letter) for letter in range(26)]
     pieces += [str(digit) for digit in range(10)] + [f"{SPACE}{digit}" for digit in range(10)]
     pieces += ["tables", "question", "sql"]
-    pieces += [SPACE + word for word in (*SQL_WORDS, *QUESTION_WORDS, *TABLES, *MODIFIERS, *nouns)]
-    pieces += [f"_{noun}" for noun in nouns]
+    pieces += [SPACE + word for word in (*SQL_WORDS, *QUESTION_WORDS, *TABLES, *MODIFIERS, *nouns, "id")]
+    pieces += [f"_{second}" for second in (*nouns, *TABLES)]
     return list(dict.fromkeys(pieces))

@@ -1,9 +1,9 @@
 """A synthetic task: questions over generated schemas, answered in SQL.
 
 Every example draws its own schema (two or three linked tables whose columns are one or two words) and a question
-about it. The answer is a function of the prompt alone, but not a copy of it: a question never says which table a
-column belongs to, whether a join is needed, or on which keys; limits, groups and orders may be asked for first and
-are answered last; and many words mean one operator. Literals (words of random letters, numbers) are copied letter by
+about it. The answer is a function of the prompt alone, but not a copy of it: a question never says on which keys tables
+are joined, which the schema does; limits, groups and orders may be asked for first and are answered last; and many
+words mean one operator. Literals (words of random letters, numbers) are copied letter by
 letter. SQL is written with spaces between its words and signs, so that a name is the same tokens in a schema, a
 question and an answer. An example is a pure function of (seed, split, index): data needs no storage, and splits never
 meet.
@@ -27,9 +27,10 @@ COMPARISONS = (
     ("is", "="),
 )
 AGGREGATES = (("average", "AVG"), ("largest", "MAX"), ("smallest", "MIN"), ("combined", "SUM"))
+OF_WHAT = "{tables}"  # in a question whose tables are not known yet
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
-SHORTEST_ANSWER = 30  # tokens, without the end
+SHORTEST_ANSWER = 24  # tokens, without the end
 LONGEST = 144  # tokens of prompt, answer and end
 
 
@@ -54,15 +55,11 @@ class Column(NamedTuple):
     table: str
     is_number: bool
 
-    @property
-    def sql(self) -> str:
-        return f"{self.table} . {self.name}"
-
 
 class Schema(NamedTuple):
     """Attributes:
     columns: of every table, by its name, keys left out.
-    links: (table that refers, table referred to): the first has a column `<second>_id`.
+    links: (table that refers, table referred to): the first has a column `id_<second>`.
     """
 
     columns: dict[str, tuple[Column, ...]]
@@ -121,7 +118,7 @@ def _names(draw: random.Random, nouns: tuple[str, ...], count: int) -> list[str]
 def _describe(schema: Schema) -> str:
     described = []
     for table, columns in schema.columns.items():
-        keys = [f"{other}_id" for refers, other in schema.links if refers == table]
+        keys = [f"id_{other}" for refers, other in schema.links if refers == table]
         described.append(" ".join([table, "id", *keys, *(column.name for column in columns)]))
     return " | ".join(described)
 
@@ -132,8 +129,8 @@ def _question(draw: random.Random, schema: Schema) -> tuple[str, str]:
     linked = [link for link in schema.links if main in link]
     link = draw.choice(linked) if draw.random() < 0.6 else None
     pool = [column for table in (link or (main,)) for column in schema.columns[table]]
-    conditions = [_condition(draw, draw.choice(pool)) for _ in range(draw.choice((1, 2, 2, 3)))]
-    asked, selected, group, columns = _selection(draw, pool, main)
+    conditions = [_condition(draw, draw.choice(pool)) for _ in range(draw.choice((2, 2, 3)))]
+    asked, selected, group, columns = _selection(draw, pool, OF_WHAT)
     used = {column.table for column in columns} | {column.table for column, _, _ in conditions}
 
     where, where_sql = draw.choice(("with", "where")), " WHERE"
@@ -142,15 +139,17 @@ def _question(draw: random.Random, schema: Schema) -> tuple[str, str]:
         where += f" {joint} {words}" if joint else f" {words}"
         where_sql += f" {joint.upper()} {sql}" if joint else f" {sql}"
     clauses = [where]
-    tail_sql = "" if group is None else f" GROUP BY {group.sql}"
+    tail_sql = "" if group is None else f" GROUP BY {group.name}"
     if draw.random() < 0.6:
         column = draw.choice(pool) if group is None else group
         used.add(column.table)
         words, direction = draw.choice((("descending", "DESC"), ("ascending", "ASC")))
         clauses.append(f"{draw.choice(('sorted', 'ordered'))} by {column.name} {words}")
-        tail_sql += f" ORDER BY {column.sql} {direction}"
+        tail_sql += f" ORDER BY {column.name} {direction}"
     if draw.random() < 0.3:
         draw.shuffle(clauses)
+    others = " and ".join(sorted(used - {main}))
+    asked = asked.replace(OF_WHAT, f"{main} joined with {others}" if others else main)
     question = f"{asked} {' '.join(clauses)}"
     if draw.random() < 0.4:
         limit = draw.randint(2, 99)
@@ -165,24 +164,24 @@ def _join(main: str, link: tuple[str, str] | None, used: set[str]) -> str:
         return ""
     refers, referred = link
     other = referred if refers == main else refers
-    return f" JOIN {other} ON {refers} . {referred}_id = {referred} . id"
+    return f" JOIN {other} ON {refers} . id_{referred} = {referred} . id"
 
 
-def _selection(draw: random.Random, pool: list[Column], main: str) -> tuple[str, str, Column | None, list[Column]]:
+def _selection(draw: random.Random, pool: list[Column], of_what: str) -> tuple[str, str, Column | None, list[Column]]:
     """What is asked for: words, SQL, the column grouped by, and all columns named."""
     verb = draw.choice(VERBS)
     if draw.random() < 0.6:
         columns = draw.sample(pool, min(len(pool), draw.choice((1, 2, 2, 3))))
         *before, last = (column.name for column in columns)
         words = f"{' , '.join(before)} and {last}" if before else last
-        return f"{verb} the {words} of {main}", " , ".join(column.sql for column in columns), None, columns
+        return f"{verb} the {words} of {of_what}", " , ".join(column.name for column in columns), None, columns
     group = draw.choice(pool)
     if draw.random() < 0.3:
-        asked, selected, columns = f"{verb} the number of {main}", f"{group.sql} , COUNT ( * )", [group]
+        asked, selected, columns = f"{verb} the number of {of_what}", f"{group.name} , COUNT ( * )", [group]
     else:
         column = draw.choice([column for column in pool if column.is_number])
         words, function = draw.choice(AGGREGATES)
-        asked, selected = f"{verb} the {words} {column.name} of {main}", f"{group.sql} , {function} ( {column.sql} )"
+        asked, selected = f"{verb} the {words} {column.name} of {of_what}", f"{group.name} , {function} ( {column.name} )"
         columns = [group, column]
     asked = f"for each {group.name} {asked}" if draw.random() < 0.5 else f"{asked} per {group.name}"
     return asked, selected, group, columns
@@ -193,10 +192,10 @@ def _condition(draw: random.Random, column: Column) -> tuple[Column, str, str]:
     if column.is_number:
         if draw.random() < 0.15:
             low, high = sorted((_number(draw), _number(draw)))
-            return column, f"{column.name} between {low} and {high}", f"{column.sql} BETWEEN {low} AND {high}"
+            return column, f"{column.name} between {low} and {high}", f"{column.name} BETWEEN {low} AND {high}"
         words, operator = draw.choice(COMPARISONS)
         number = _number(draw)
-        return column, f"{column.name} {words} {number}", f"{column.sql} {operator} {number}"
+        return column, f"{column.name} {words} {number}", f"{column.name} {operator} {number}"
     literal = "".join(draw.choice(LETTERS) for _ in range(draw.randint(3, 6)))
     words, operator, left, right = draw.choice(
         (
@@ -206,7 +205,7 @@ def _condition(draw: random.Random, column: Column) -> tuple[Column, str, str]:
             ("contains", "LIKE", "%", "%"),
         )
     )
-    return column, f"{column.name} {words} '{literal}'", f"{column.sql} {operator} '{left}{literal}{right}'"
+    return column, f"{column.name} {words} '{literal}'", f"{column.name} {operator} '{left}{literal}{right}'"
 
 
 def _number(draw: random.Random) -> int:

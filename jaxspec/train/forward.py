@@ -51,7 +51,7 @@ def _fresh(path, shape, key: jax.Array, config: ModelConfig, branches: float, dt
     if owner == "head":
         deviation = NORMAL
     elif owner == "embedding" and not config.tied:
-        deviation = 1.0  # as large as what layers add: a smaller one delays heads that copy by hundreds of steps
+        deviation = 1.0  # as large as what layers add to it, so that they do not drown which token it was
     if owner in ("output", "down"):
         deviation *= branches
     return (deviation * jax.random.normal(key, shape, jnp.float32)).astype(dtype)

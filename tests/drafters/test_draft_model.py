@@ -17,6 +17,7 @@ from jaxspec.engine.generate import run
 from jaxspec.engine.job import build_job
 from jaxspec.engine.request import Request
 from jaxspec.engine.serve import Progress
+from jaxspec.models.self_draft import self_draft
 
 TARGET = toy_model(0)
 NEW = 20
@@ -230,3 +231,22 @@ def test_bad_settings_are_refused_by_name() -> None:
         jaxspec.generate(TARGET, [[1]], acceptance="exact")
     with pytest.raises(ValueError, match="cannot draw"):
         jaxspec.generate(TARGET, [[1]], acceptance="greedy", temperature=1.0)
+
+
+@pytest.mark.parametrize("how", ["layers=1", "int8"])
+def test_a_cheaper_version_of_the_target_drafts_for_it(how: str) -> None:
+    lm = small_transformer()
+    prompts = [[1, 2, 3], [7, 5, 6, 2]]
+    plain = jaxspec.generate(lm, prompts, max_new_tokens=12)
+    drafter = draft_model(f"self:{how}", 3)
+    drafted = jaxspec.generate(lm, prompts, drafter=drafter, max_new_tokens=12)
+    assert drafted.ids == plain.ids
+    given = jaxspec.generate(lm, prompts, drafter=draft_model(self_draft(lm, how), 3), max_new_tokens=12)
+    assert given.statistics == drafted.statistics
+    mixed = jaxspec.drafters.mix(drafter, jaxspec.drafters.suffix(width=2), budget=4)
+    assert jaxspec.generate(lm, prompts, drafter=mixed, max_new_tokens=12).ids == plain.ids
+
+
+def test_an_unknown_version_of_the_target_is_refused() -> None:
+    with pytest.raises(ValueError, match="self draft 'half' is none of"):
+        jaxspec.generate(small_transformer(), [[1]], drafter=draft_model("self:half"), max_new_tokens=1)

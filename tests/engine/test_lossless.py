@@ -60,6 +60,7 @@ class Noise(Stateless):
         return draft._replace(ids=ids, parent=parent, depth=depth[:, 1:], valid=valid, source=parent % 2), state
 
 
+CORE = ("context_ngram", "oracle", "noise", "mix")
 DRAFTERS = {
     "context_ngram": drafters.context_ngram(width=5),
     "long": drafters.context_ngram(width=9, query=1),
@@ -102,8 +103,17 @@ def test_plain_decoding_is_the_models_own_continuation() -> None:
     assert out.statistics.per_prompt[0].prefill_calls == -(-(len(prompts[0]) - 1) // 64)
 
 
-@pytest.mark.parametrize("name", DRAFTERS)
-@pytest.mark.parametrize("lanes", [1, 3, 8])
+def cases(few: object, *more: object) -> list:
+    """Every drafter with `few`, and `CORE` ones with more; the rest of all combinations is slow."""
+    listed = []
+    for name in DRAFTERS:
+        listed.append(pytest.param(name, few))
+        marks = [] if name in CORE else [pytest.mark.slow]
+        listed += [pytest.param(name, value, marks=marks) for value in more]
+    return listed
+
+
+@pytest.mark.parametrize(("name", "lanes"), cases(3, 1, 8))
 def test_drafted_ids_equal_plain_ids(name: str, lanes: int) -> None:
     prompts = random_prompts(8, seed=lanes)
     settings = dict(max_new_tokens=NEW, lanes=lanes, cache=128)
@@ -120,8 +130,9 @@ def test_drafted_ids_equal_plain_ids(name: str, lanes: int) -> None:
         assert said.count(source) == accepted
 
 
-@pytest.mark.parametrize("name", DRAFTERS)
-@pytest.mark.parametrize("extra", [{}, {"top_k": 4, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.3}])
+@pytest.mark.parametrize(
+    ("name", "extra"), cases({"top_k": 4, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.3}, {})
+)
 def test_drafted_samples_equal_plain_samples(name: str, extra: dict) -> None:
     prompts = random_prompts(8, seed=3)
     settings = dict(max_new_tokens=NEW, temperature=2.0, seed=list(range(8)), cache=128, **extra)

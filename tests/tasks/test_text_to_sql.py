@@ -28,20 +28,20 @@ def solve(prompt: str) -> str:
     """The answer by a reader of the question that shares nothing with its writer."""
     schema = schema_of(prompt)
     question = prompt.split("\n")[1].removeprefix("question: ")
-    owner = {column: table for table, columns in schema.items() for column in columns if not column.endswith("id")}
+    owner = {column: table for table, columns in schema.items() for column in columns if not column.startswith("id")}
     names = sorted(owner, key=len, reverse=True)
     name = "|".join(map(re.escape, names))
     used = []
 
     def sql(words: str) -> str:
         used.append(owner[words])
-        return f"{owner[words]} . {words}"
+        return words
 
     limit = re.search(r"in (\d+) rows", question)
     question = re.sub(r" ?in \d+ rows ?", "", question)
     order = re.search(rf" ?(?:sorted|ordered) by ({name}) (descending|ascending)", question)
     question = question.replace(order[0], "") if order else question
-    asked, where = re.split(r" (?:with|where) (?!')", question, maxsplit=1)
+    asked, where = re.split(r"(?<! joined) (?:with|where) (?!')", question, maxsplit=1)
     main = re.search(r" of (\w+)", asked)[1]
     group = re.search(rf"for each ({name}) | per ({name})$", asked)
     verb = r"(?:show|list|give|find) the "
@@ -51,7 +51,7 @@ def solve(prompt: str) -> str:
         selected = sql(by) + " , "
         selected += f"{FUNCTIONS[aggregate[1]]} ( {sql(aggregate[2])} )" if aggregate else "COUNT ( * )"
     else:
-        selected = " , ".join(sql(words) for words in re.split(" , | and ", re.search(f"{verb}(.*) of ", asked)[1]))
+        selected = " , ".join(sql(words) for words in re.split(" , | and ", re.search(f"{verb}(.*?) of ", asked)[1]))
     condition = (
         rf"({name}) (?:between (\d+) and (\d+)|({'|'.join(OPERATORS)}) (\d+)"
         r"|(is not|is|starts with|contains) '(\w+)')(?: (and|or) )?"
@@ -72,11 +72,13 @@ def solve(prompt: str) -> str:
     tail += f" LIMIT {limit[1]}" if limit else ""
     others = set(used) - {main}
     join = ""
+    named = re.search(r" joined with (\w+)", asked)
+    assert {named[1]} == others if named else not others
     if others:
         (other,) = others
-        refers, referred = (main, other) if f"{other}_id" in schema[main] else (other, main)
-        assert f"{referred}_id" in schema[refers]
-        join = f" JOIN {other} ON {refers} . {referred}_id = {referred} . id"
+        refers, referred = (main, other) if f"id_{other}" in schema[main] else (other, main)
+        assert f"id_{referred}" in schema[refers]
+        join = f" JOIN {other} ON {refers} . id_{referred} = {referred} . id"
     return f"SELECT {selected} FROM {main}{join} WHERE {conditions}{tail}"
 
 
@@ -87,7 +89,9 @@ def test_answers_follow_from_their_prompts(examples: list[Example]) -> None:
 
 def test_columns_belong_to_one_table_each(examples: list[Example]) -> None:
     for prompt, _ in examples:
-        columns = [column for columns in schema_of(prompt).values() for column in columns if not column.endswith("id")]
+        columns = [
+            column for columns in schema_of(prompt).values() for column in columns if not column.startswith("id")
+        ]
         assert len(columns) == len(set(columns))
 
 
@@ -105,12 +109,12 @@ def test_examples_are_functions_of_seed_index_and_split() -> None:
     drawn = {example(seed, index, split) for seed in (0, 1) for index in range(150) for split in ("train", "held_out")}
     assert len(drawn) == 600
     assert example(0, 0) == Example(  # a change of the generator would be a change of all data sets
-        "tables: doctor id student_id status new_size local_owner age | student id product_id stock city weight "
+        "tables: doctor id id_student status new_size local_owner age | student id id_product stock city weight "
         "| product id new_kind daily_distance name daily_score\n"
-        "question: show the combined new_size of doctor per local_owner where new_size above 37 "
-        "and age at least 336 and age over 724\nsql:",
-        " SELECT doctor . local_owner , SUM ( doctor . new_size ) FROM doctor WHERE doctor . new_size > 37 "
-        "AND doctor . age >= 336 AND doctor . age > 724 GROUP BY doctor . local_owner",
+        "question: show the combined new_size of doctor per local_owner where age at most 3 and new_size is 336 "
+        "and age over 724\nsql:",
+        " SELECT local_owner , SUM ( new_size ) FROM doctor WHERE age <= 3 AND new_size = 336 AND age > 724 "
+        "GROUP BY local_owner",
     )
 
 
@@ -157,5 +161,5 @@ def test_the_tokenizer_survives_a_folder(tmp_path, examples: list[Example]) -> N
 def test_grading_ignores_space_around() -> None:
     assert grade(" SELECT a", "SELECT a\n")
     assert not grade(" SELECT a", " SELECT a.b")
-    with pytest.raises(ValueError, match="task='sql' is not known; known: text_to_sql"):
+    with pytest.raises(ValueError, match="task='sql' is not known; known: .*text_to_sql"):
         find_task("sql")

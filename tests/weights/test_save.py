@@ -89,7 +89,7 @@ def test_a_loaded_model_saves_as_it_was(tiny_model_folder, tmp_path) -> None:
 def test_nothing_is_overwritten_and_wrong_parameters_are_named(tmp_path) -> None:
     params = init_params(LLAMA, jax.random.key(0))
     wrong = params | {"head": {"kernel": jnp.zeros((16, 3))}}
-    with pytest.raises(ValueError, match=r"head/kernel has shape \(16, 3\); the config needs \(16, 217\)"):
+    with pytest.raises(ValueError, match=r"head/kernel has shape \(16, 3\); the config needs \(16, \d+\)"):
         save_model(tmp_path / "model", LLAMA, wrong, tokenizer())
     with pytest.raises(ValueError, match="layer_1/attention_norm/scale has shape None"):
         save_model(tmp_path / "model", LLAMA, params | {"layer_1": {}}, tokenizer())

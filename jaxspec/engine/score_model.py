@@ -1,0 +1,97 @@
+"""Scoring models in folders: weights as any model's, and beside them what they say and of which pair they were trained.
+
+A router knows the strengths of one draft and one target. With another pair its scores mean nothing, so loading it
+asks for the pair and compares hashes of the weights.
+"""
+
+import dataclasses
+import hashlib
+import json
+import weakref
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxspec.engine.load import load
+from jaxspec.models.language_model import LanguageModel
+from jaxspec.steps.scorers import AdvantageRouter, RewardModel
+
+SCORING = "scoring.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoringModel:
+    """Attributes:
+    model: puts out scores instead of logits; what `solve` takes as `scorer`.
+    score: how its outputs are read; what a policy takes as `scorer`.
+    """
+
+    model: LanguageModel
+    score: RewardModel | AdvantageRouter
+
+
+_hashes: weakref.WeakKeyDictionary[LanguageModel, str] = weakref.WeakKeyDictionary()
+
+
+def weights_hash(lm: LanguageModel) -> str:
+    """SHA-256 over all weights, rounded to bfloat16 so that it does not depend on the type a model is loaded in."""
+    if lm not in _hashes:
+        digest = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(lm.params):
+            values = np.asarray(leaf)
+            if jnp.issubdtype(values.dtype, jnp.floating):
+                values = values.astype(jnp.bfloat16)
+            digest.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}".encode())
+            digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        _hashes[lm] = digest.hexdigest()
+    return _hashes[lm]
+
+
+def describe_scoring(folder: str | Path, kind: str, draft: LanguageModel, target: LanguageModel) -> None:
+    """Writes down what the scoring model in a folder says, and of which pair.
+
+    Args:
+      folder: of the model.
+      kind: `reward`, or what a router `expects`.
+      draft, target: the pair it was trained on.
+    """
+    record = {"kind": kind, "draft": weights_hash(draft), "target": weights_hash(target)}
+    (Path(folder) / SCORING).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def load_scorer(
+    folder: str | Path, draft: LanguageModel, target: LanguageModel, *, dtype: str = "auto"
+) -> ScoringModel:
+    """A reward model or router that was trained here.
+
+    Args:
+      folder: of the model.
+      draft, target: the pair it is to be used with; a reward model serves any pair of its vocabulary.
+      dtype: see `load`.
+
+    Raises:
+      FileNotFoundError: the folder, or what it says of itself, is missing.
+      ValueError: it is damaged, or a router of another pair.
+    """
+    path = Path(folder) / SCORING
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; it says what a scoring model was trained for")
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        kind, hashes = str(record["kind"]), {name: str(record[name]) for name in ("draft", "target")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not describe a scoring model: {error!r}") from None
+    if kind != "reward":
+        for name, lm in (("draft", draft), ("target", target)):
+            if weights_hash(lm) != hashes[name]:
+                raise ValueError(
+                    f"the router in {folder} was trained for another {name} (weights {hashes[name][:12]}, not "
+                    f"{weights_hash(lm)[:12]}); train one for this pair, or load the {name} it was trained for"
+                )
+    model = load(folder, dtype=dtype)
+    if model.config.outputs is None:
+        raise ValueError(f"{folder} holds a language model, not a scoring model")
+    return ScoringModel(model, RewardModel() if kind == "reward" else AdvantageRouter(kind))
