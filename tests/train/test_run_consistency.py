@@ -58,6 +58,11 @@ def test_from_the_command_line_to_a_model_that_decodes(tmp_path, capsys) -> None
     lm = jaxspec.load(tmp_path / "c" / "model")
     out = jaxspec.generate(lm, ["table"], drafter=jaxspec.drafters.jacobi(4), max_new_tokens=6)
     assert out.ids == jaxspec.generate(lm, ["table"], max_new_tokens=6).ids
+    models = ["--base", str(tmp_path / "base" / "model"), "--cllm", str(tmp_path / "c" / "model")]
+    assert main(["demo", "jacobi", *models, "--prompts", "2", "--n", "4", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["name"] for row in rows] == ["base", "base_jacobi", "cllm", "cllm_rolling"]
+    assert all(row["identical"] and row["prompts"] == 2 and row["tokens_per_forward"] >= 1 for row in rows)
     assert main(["train", "--config", trained]) == 2
     assert "exists already" in capsys.readouterr().err
 

@@ -1,0 +1,74 @@
+"""Tokens a call of N-Grammys over its two sizes, and of other drafters, from one recording of every data set.
+
+    python benchmarks/sweep.py --config configs/sweep.yaml --data FILE.jsonl [--data ...] [--model PATH]
+
+Figures 3 and 5 to 9 of N-Grammys (arXiv 2411.03786) for a model of your own. The model decodes every prompt once;
+drafters are then replayed without it. Nothing is timed, so a busy machine changes no number.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import jaxspec
+from jaxspec.drafters.spec import parse_drafter
+from jaxspec.evaluate.config import read_config
+from jaxspec.evaluate.recording import record
+from jaxspec.evaluate.replay import replay
+from jaxspec.evaluate.report import write_report
+from jaxspec.evaluate.sweep import sweep, table, write_sweep
+from jaxspec.tasks.benchmark_prompts import read_benchmark
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepBenchmark:
+    """Settings of this benchmark; see configs/sweep.yaml."""
+
+    model: str
+    dtype: str
+    max_new_tokens: int
+    prompts: int
+    rows: tuple[int, ...]
+    widths: tuple[int, ...]
+    drafters: tuple[str, ...]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/sweep.yaml")
+    parser.add_argument("--data", action="append", required=True, type=Path, help="a JSON lines file; repeatable")
+    parser.add_argument("--model", help="overrides the config's")
+    parser.add_argument("--results", default="results", type=Path)
+    arguments = parser.parse_args()
+    config = read_config(arguments.config, SweepBenchmark)
+    if arguments.model:
+        config = dataclasses.replace(config, model=arguments.model)
+    lm = jaxspec.load(config.model, dtype=config.dtype)
+    drafters = {text: parse_drafter(text) for text in config.drafters}
+    model = Path(config.model).stem
+    top = max(drafter.top for drafter in drafters.values())
+    can_chat = lm.tokenizer is not None and lm.tokenizer.has_chat_template
+    rows = []
+    for file in arguments.data:
+        for category, (prompts, asked) in read_benchmark(file, config.prompts).items():
+            recording = record(lm, prompts, config.max_new_tokens, top=top, chat=asked and can_chat)
+            for name, drafter in drafters.items():
+                found = replay(recording, drafter, lm)
+                row = {
+                    "data": category,
+                    "drafter": name,
+                    "draft nodes": drafter.nodes,
+                    "tokens / call": found.statistics.tokens_per_call,
+                    "exact": "yes" if found.exact else "nearly",
+                }
+                rows.append(row)
+                print(row, flush=True)
+            points = sweep(recording, lm, config.rows, config.widths)
+            facts = dataclasses.asdict(config) | {"model": model, "title": f"{model}, {category}"}
+            write_sweep(points, arguments.results, f"sweep_{model}_{category}", facts)
+            print(category, table(points), sep="\n", flush=True)
+    write_report(arguments.results, f"replay_{model}", rows, dataclasses.asdict(config) | {"model": model})
+
+
+if __name__ == "__main__":
+    main()
