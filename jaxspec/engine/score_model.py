@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,16 @@ class ScoringModel:
     """Attributes:
     model: puts out scores instead of logits; what `solve` takes as `scorer`.
     score: how its outputs are read; what a policy takes as `scorer`.
+    quantiles: of the scores of draft steps it was measured on, evenly from the lowest to the highest.
     """
 
     model: LanguageModel
     score: RewardModel | AdvantageRouter
+    quantiles: tuple[float, ...]
+
+    def line(self, rate: float) -> float:
+        """The score below which a share `rate` of the draft steps lay that it was measured on."""
+        return float(np.interp(rate, np.linspace(0.0, 1.0, len(self.quantiles)), self.quantiles))
 
 
 _hashes: weakref.WeakKeyDictionary[LanguageModel, str] = weakref.WeakKeyDictionary()
@@ -50,15 +57,19 @@ def weights_hash(lm: LanguageModel) -> str:
     return _hashes[lm]
 
 
-def describe_scoring(folder: str | Path, kind: str, draft: LanguageModel, target: LanguageModel) -> None:
+def describe_scoring(
+    folder: str | Path, kind: str, draft: LanguageModel, target: LanguageModel, scores: Sequence[float] | np.ndarray
+) -> None:
     """Writes down what the scoring model in a folder says, and of which pair.
 
     Args:
       folder: of the model.
       kind: `reward`, or what a router `expects`.
       draft, target: the pair it was trained on.
+      scores: that it gave to draft steps it was not trained on, higher for better steps.
     """
-    record = {"kind": kind, "draft": weights_hash(draft), "target": weights_hash(target)}
+    quantiles = [float(value) for value in np.quantile(np.asarray(scores, np.float64), np.linspace(0.0, 1.0, 101))]
+    record = {"kind": kind, "draft": weights_hash(draft), "target": weights_hash(target), "quantiles": quantiles}
     (Path(folder) / SCORING).write_text(json.dumps(record, indent=2) + "\n")
 
 
@@ -82,6 +93,7 @@ def load_scorer(
     try:
         record: dict[str, Any] = json.loads(path.read_text())
         kind, hashes = str(record["kind"]), {name: str(record[name]) for name in ("draft", "target")}
+        quantiles = tuple(float(value) for value in record["quantiles"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not describe a scoring model: {error!r}") from None
     if kind != "reward":
@@ -94,4 +106,4 @@ def load_scorer(
     model = load(folder, dtype=dtype)
     if model.config.outputs is None:
         raise ValueError(f"{folder} holds a language model, not a scoring model")
-    return ScoringModel(model, RewardModel() if kind == "reward" else AdvantageRouter(kind))
+    return ScoringModel(model, RewardModel() if kind == "reward" else AdvantageRouter(kind), quantiles)

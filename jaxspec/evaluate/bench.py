@@ -86,7 +86,10 @@ def bench(
         if value < 1:
             raise ValueError(f"{setting}={value} is below 1; there would be nothing to compare")
     encoded = encode_prompts(lm, prompts, chat=chat)
-    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "cache": -(-(max(map(len, encoded)) + max_new_tokens) // 512) * 512}
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "cache": -(-(max(map(len, encoded)) + max_new_tokens) // 512) * 512,
+    }
     contenders: dict[str, Peer] = {"": _own(lm, autoregressive(), options)}  # the empty name: what all compare with
     contenders |= {name: _own(lm, drafter, options) for name, drafter in drafters.items()}
     contenders |= peers or {}

@@ -12,8 +12,9 @@ from rich.console import Console
 
 import jaxspec
 from jaxspec.drafters.spec import parse_drafter
+from jaxspec.evaluate import a1_demo, a1_plots, arbitrage_demo, demo_report, jacobi_demo
 from jaxspec.evaluate import demo as demonstration
-from jaxspec.evaluate import demo_report, jacobi_demo
+from jaxspec.evaluate.a1_report import SYSTEMS, Scaling, row_object, table_row
 from jaxspec.evaluate.report import markdown_table
 from jaxspec.evaluate.terminal import progress_bar
 from jaxspec.tasks.demo_prompts import PROMPTS
@@ -112,6 +113,88 @@ def jacobi(
         print(markdown_table([row._asdict() for row in rows]), end="")
     if not all(row.identical for row in rows):
         raise typer.Exit(DIFFERENT)
+
+
+@demo.command()
+def a1(
+    draft: Annotated[str, typer.Option(help="The model that drafts.")] = "checkpoints/arithmetic-draft",
+    target: Annotated[str, typer.Option(help="The model that takes over.")] = "checkpoints/arithmetic-target",
+    questions: Annotated[int, typer.Option(help="Generated from the seed.")] = 32,
+    samples: Annotated[int, typer.Option(help="Of every question.")] = 16,
+    reject_rate: Annotated[float, typer.Option(help="Share of draft chunks to hand to the target.")] = 0.4,
+    turns: Annotated[int, typer.Option(help="Draft chunks of a sample.")] = 15,
+    chunk: Annotated[int, typer.Option(help="Tokens of a chunk.")] = Scaling.chunk,
+    temperature: Annotated[float, typer.Option(help="Of both models.")] = Scaling.temperature,
+    lanes: Annotated[int | None, typer.Option(help="Samples at once.", show_default="twice the samples")] = None,
+    target_lanes: Annotated[
+        int | None, typer.Option(help="Of which the target writes for so many.", show_default="half the lanes")
+    ] = None,
+    seed: Seed = 0,
+    plots: Annotated[Path | None, typer.Option(help="Write pictures into this folder.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Answer arithmetic questions many times over: A1, its synchronous forerunner, either model alone."""
+    lanes = 2 * samples if lanes is None else lanes
+    scaling = Scaling(
+        reject_rate=reject_rate,
+        samples=samples,
+        turns=turns,
+        chunk=chunk,
+        max_new_tokens=turns * chunk,
+        temperature=temperature,
+        lanes=lanes,
+        target_lanes=max(1, lanes // 2) if target_lanes is None else target_lanes,
+        seed=seed,
+    )
+    with Console(stderr=True).status("loading"):
+        models = [jaxspec.load(where, dtype="float32") for where in (draft, target)]
+    with _counting("sampling", len(SYSTEMS)) as advance:
+        runs = a1_demo.run(
+            *models, questions, scaling, slice_ticks=None if plots is None else 16, advance=lambda system: advance()
+        )
+    rows = [each.row for each in runs.values()]
+    if plots is not None:
+        a1_plots.plot_utilisation({name: each.usages for name, each in runs.items()}, lanes, plots / "utilisation.png")
+        a1_plots.plot_rates(rows, plots / "rates.png")
+        a1_plots.plot_accuracy(rows, plots / "accuracy.png")
+    if as_json:
+        _print_json({"rows": [row_object(row) for row in rows], "task": "arithmetic", "seed": seed})
+    else:
+        print(markdown_table([table_row(row) for row in rows]), end="")
+
+
+@demo.command()
+def arbitrage(
+    draft: Annotated[str, typer.Option(help="The small model.")] = "checkpoints/arithmetic-draft",
+    target: Annotated[str, typer.Option(help="The large model.")] = "checkpoints/arithmetic-target",
+    reward: Annotated[str, typer.Option(help="The reward model, for RSD.")] = "checkpoints/arithmetic-reward",
+    router: Annotated[str, typer.Option(help="The router, for ARBITRAGE.")] = "checkpoints/arithmetic-router",
+    problems: Annotated[int, typer.Option(help="Generated from the seed.")] = 100,
+    seed: Seed = 0,
+    lanes: Annotated[int, typer.Option(help="Problems worked on at once.")] = 8,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Solve generated problems step by step, with a small model, a large one, and policies that choose between them.
+
+    Accuracy against the share of steps the large model writes, and what it costs, for every policy and threshold.
+    """
+    fresh = arbitrage_demo.fresh_problems(problems, seed)
+    with Console(stderr=True).status("loading"):
+        models = arbitrage_demo.load_models(draft, target, reward, router)
+    total = sum(len(each.thresholds) for each in arbitrage_demo.contending(models))
+    with _counting("solving", total) as advance:
+        runs = arbitrage_demo.run_demo(models, fresh, seed=seed, lanes=lanes, advance=advance)
+    if as_json:
+        _print_json({"policies": arbitrage_demo.points_object(runs), "problems": problems, "seed": seed})
+        return
+    routed = [run for run in runs if run.point.policy == "arbitrage"]
+    shown = routed[len(routed) // 2]
+    index = arbitrage_demo.most_telling(fresh, shown)
+    screen = Console(highlight=False, soft_wrap=True)
+    screen.print(arbitrage_demo.picture(fresh[index], shown.solved[index], shown.point.threshold, sign=-1.0))
+    print(markdown_table([run.point._asdict() for run in runs]), end="")
 
 
 def _print_json(value: dict[str, Any]) -> None:

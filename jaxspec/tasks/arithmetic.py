@@ -95,8 +95,8 @@ class Band:
 
 BANDS = {
     "easy": Band(steps=(2, 4), digits=2, weights=(0.5, 0.5, 0.0, 0.0), factor=9),
-    "medium": Band(steps=(3, 5), digits=3, weights=(0.35, 0.3, 0.35, 0.0), factor=9),
-    "hard": Band(steps=(3, 5), digits=3, weights=(0.25, 0.2, 0.35, 0.2), factor=99, longest=104),
+    "medium": Band(steps=(3, 5), digits=2, weights=(0.35, 0.3, 0.2, 0.15), factor=9),
+    "hard": Band(steps=(3, 5), digits=3, weights=(0.2, 0.15, 0.25, 0.4), factor=99, longest=104),
 }
 MAX_STEPS = max(band.steps[1] for band in BANDS.values())
 
@@ -129,9 +129,14 @@ def example(seed: int, index: int, split: Split = "train") -> tuple[str, str]:
     The text ends right behind the answer, so that an end of sequence belongs to the answer's step.
     Short chains of small numbers are so few that a split repeats some of another by chance; long ones are not.
     """
-    band = list(BANDS.values())[index % len(BANDS)]
-    problem = _make_problem(band, np.random.default_rng([seed, index, SPLITS[split]]))
+    problem = example_problem(seed, index, split)
     return prompt_text(problem), "".join(solution_steps(problem)).removesuffix("\n")
+
+
+def example_problem(seed: int, index: int, split: Split = "train") -> Problem:
+    """The problem of `example`."""
+    band = list(BANDS.values())[index % len(BANDS)]
+    return _make_problem(band, np.random.default_rng([seed, index, SPLITS[split]]))
 
 
 def grade(answer: str, text: str) -> bool:

@@ -134,7 +134,9 @@ def run_step_head(
     if result.stopped is not None:
         return RunReport(None, count, result.step, seconds, quality, result.stopped)
     save_model(folder / MODEL, scoring, result.params, target.tokenizer)
-    describe_scoring(folder / MODEL, settings.kind, draft, target)
+    of_draft = predict(result.params, scoring, settings, split(router_examples(traces), config.held_out)[1])
+    scores = of_draft if settings.kind == "reward" else -of_draft
+    describe_scoring(folder / MODEL, settings.kind, draft, target, scores)
     what = "reward model: the probability that a step is right"
     if settings.kind != "reward":
         what = f"router ({settings.kind}): what the target's step would gain on the draft's, before it is written"

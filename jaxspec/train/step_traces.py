@@ -7,7 +7,7 @@ Shapes: P problems, N steps of all problems, L tokens of prompt and result, T to
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def collect_traces(
     if not problems:
         raise ValueError("there are no problems to trace")
     prompts = encode_prompts(target, problems, chat=False)
-    settings = {"segmentation": segmentation, "lanes": lanes, "seed": seed}
+    settings: dict[str, Any] = {"segmentation": segmentation, "lanes": lanes, "seed": seed}
     solved = solve(
         draft,
         target,
@@ -100,7 +100,7 @@ def collect_traces(
     discarded: dict[str, list[list[int]]] = {}
     for author, policy in (("draft", draft_only()), ("target", target_only())):
         lost = [index for index, step in enumerate(kept) if step.author != author]
-        written = _one_step(draft, target, policy, [contexts[i] for i in lost], [limits[i] for i in lost], settings)
+        written = next_steps(draft, target, policy, [contexts[i] for i in lost], [limits[i] for i in lost], **settings)
         own = [step.ids for step in kept]
         for index, ids in zip(lost, written, strict=True):
             own[index] = ids
@@ -155,19 +155,28 @@ def _contexts(
     return contexts, limits, kept
 
 
-def _one_step(
+def next_steps(
     draft: LanguageModel,
     target: LanguageModel,
     policy: Policy,
     contexts: Sequence[Sequence[int]],
     limits: Sequence[int],
-    settings: dict,
+    *,
+    segmentation: Segmentation,
+    **settings: Any,
 ) -> list[list[int]]:
-    """The next step of every text, greedily; a text near its limit has no more tokens here than there."""
+    """The next step of every text, greedily, by `draft_only` or `target_only`.
+
+    Args:
+      draft, target, policy, segmentation: see `solve`.
+      contexts: texts, as ids.
+      limits: most tokens of each step.
+      settings: of `solve`.
+    """
     if not contexts:
         return []
-    most = settings["segmentation"].max_step_tokens
-    out = solve(draft, target, policy, contexts, max_new_tokens=most, max_steps=1, max_turns=1, **settings)
+    settings |= {"max_new_tokens": segmentation.max_step_tokens, "max_steps": 1, "max_turns": 1}
+    out = solve(draft, target, policy, contexts, segmentation=segmentation, **settings)
     return [ids[:limit] for ids, limit in zip(out.ids, limits, strict=True)]
 
 

@@ -183,7 +183,7 @@ def test_a_run_ends_in_a_router_of_its_pair_alone(tmp_path) -> None:
     assert solved.problems[0].steps[0].score is not None
     with pytest.raises(ValueError, match="trained for another draft"):
         load_scorer(report.folder, pair[1], pair[1])
-    describe_scoring(report.folder, "reward", *pair)
+    describe_scoring(report.folder, "reward", *pair, [0.1, 0.5])
     load_scorer(report.folder, pair[1], pair[0])  # a reward model serves any pair
 
 
@@ -202,7 +202,7 @@ def test_bad_settings_and_folders(tmp_path) -> None:
     lms = jaxspec.load(draft), jaxspec.load(target)
     with pytest.raises(FileNotFoundError, match="scoring.json"):
         load_scorer(draft, *lms)
-    describe_scoring(draft, "binary", *lms)
+    describe_scoring(draft, "binary", *lms, [0.0])
     with pytest.raises(ValueError, match="not a scoring model"):
         load_scorer(draft, *lms)
     settings = HeadSettings()
