@@ -16,7 +16,7 @@ import jax
 import pytest
 import tiny_model
 
-MOST_MAPS = 20_000  # Linux allows 65,530 by default
+MOST_MAPS = 40_000  # Linux allows 65,530 by default
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

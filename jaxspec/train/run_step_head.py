@@ -35,7 +35,7 @@ from jaxspec.train.step_heads import (
     take,
 )
 from jaxspec.train.step_shards import describe, read_traces, write_missing
-from jaxspec.train.step_traces import StepTraces, collect_traces
+from jaxspec.train.step_traces import StepTraces, collect_traces, first_problems
 from jaxspec.train.trainer import Monitor, TrainSettings, train
 from jaxspec.weights.save import save_model
 
@@ -54,7 +54,7 @@ class StepHeadConfig:
       training: steps and optimiser; its seed also draws the problems, the order and the first head.
       task: with an exact checker of steps: `arithmetic`.
       labels: `exact`, or the folder of a reward model whose scores are taken for the steps' worth.
-      problems: to trace; the last `held_out` of them are measured on.
+      problems: to use; as many shards are traced as hold them. The last `held_out` of them are measured on.
       held_out: see there.
       first_problem: number of the first, beyond what the pair was trained on.
       shard: problems a file of traces.
@@ -167,7 +167,7 @@ def pair_traces(config: StepHeadConfig, draft: LanguageModel, target: LanguageMo
 
     def make(index: int) -> StepTraces:
         first = index * config.shard
-        numbers = range(first, min(first + config.shard, config.problems))
+        numbers = range(first, first + config.shard)  # whole, so that a longer run goes on from it
         return collect_traces(
             draft,
             target,
@@ -187,12 +187,11 @@ def pair_traces(config: StepHeadConfig, draft: LanguageModel, target: LanguageMo
         task=config.task,
         labels=config.labels if labels is None else weights_hash(labels.model),
         seed=seed,
-        problems=config.problems,
         first_problem=config.first_problem,
         shard=config.shard,
     )
     write_missing(config.traces, description, shards, make)
-    return read_traces(config.traces)[1]
+    return first_problems(read_traces(config.traces)[1], config.problems)
 
 
 @functools.cache

@@ -125,6 +125,15 @@ def collect_traces(
     )
 
 
+def first_problems(traces: StepTraces, count: int) -> StepTraces:
+    """The traces of problems 0 to `count - 1`."""
+    steps = traces.problem < count
+    of_problems = ("tokens", "prompt_length", "length")
+    return StepTraces(
+        **{name: array[:count] if name in of_problems else array[steps] for name, array in traces._asdict().items()}
+    )
+
+
 def concatenate(parts: Sequence[StepTraces]) -> StepTraces:
     """Several traces as one; rows are filled up to the longest."""
     first = np.cumsum([0, *(len(part.tokens) for part in parts)])

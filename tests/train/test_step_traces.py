@@ -72,6 +72,13 @@ def test_joined_traces_keep_their_problems(traces: StepTraces) -> None:
         np.testing.assert_array_equal(getattr(joined, name), getattr(traces, name), err_msg=name)
 
 
+def test_the_first_problems_are_those_alone(traces: StepTraces) -> None:
+    first = step_traces.first_problems(traces, 3)
+    alone = collect(PROMPTS[:3])
+    for name in ("problem", "start", "draft", "target_score", "length"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(alone, name))
+
+
 def test_a_collection_goes_on_where_it_stopped(traces: StepTraces, tmp_path) -> None:
     made: list[int] = []
 

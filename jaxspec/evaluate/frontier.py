@@ -1,0 +1,293 @@
+"""Accuracy against what it costs, for every policy over its thresholds: rollouts on fresh problems, graded exactly.
+
+Escalations are judged by what they replaced: the discarded step of the draft is written once more from the same text,
+and an escalation is wasted if the target's step is right no more than it was (ARBITRAGE, arXiv 2512.05033, section
+3.2).
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxspec.conformal.line import line, line_state
+from jaxspec.engine.score_model import ScoringModel
+from jaxspec.engine.solution import Solved
+from jaxspec.engine.solve import solve
+from jaxspec.evaluate.intervals import Interval, paired_difference, proportion
+from jaxspec.models.language_model import LanguageModel
+from jaxspec.steps import policies
+from jaxspec.steps.exact_score import exact_score
+from jaxspec.steps.segmentation import Segmentation
+from jaxspec.steps.types import Policy
+from jaxspec.tasks.arithmetic import Problem, check_text, prompt_text
+from jaxspec.train.step_traces import next_steps
+
+COLOURS = {"random": "0.6", "rsd": "#c0504d", "arbitrage": "#2e75b6", "oracle": "#2e8b57"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """A policy and the thresholds to run it at.
+
+    Attributes:
+      policy: with the calibrator `line()` where it has thresholds.
+      thresholds: as the policy's own paper counts them; None for a policy without one.
+      sign: from a threshold to the line that scores must not fall below.
+      scorer: the model that the policy reads, if any.
+    """
+
+    policy: Policy
+    thresholds: tuple[float | None, ...] = (None,)
+    sign: float = 1.0
+    scorer: LanguageModel | None = None
+
+
+class FrontierPoint(NamedTuple):
+    """One policy at one threshold.
+
+    Attributes:
+      policy: its name.
+      threshold: None without one.
+      accuracy: share of problems with the right answer, `low` and `high` its 95 % interval.
+      step_accuracy: share of lines that are right given those before.
+      escalation: share of the draft's steps that the target replaced; 1 where the target writes alone.
+      target_tokens: that the target wrote, kept or not.
+      target_calls: passes in which it wrote, summed over problems.
+      wasted: share of the target's steps that are right no more than the draft's were; 0 without any.
+      seconds: of the whole run, compilation apart.
+    """
+
+    policy: str
+    threshold: float | None
+    accuracy: float
+    low: float
+    high: float
+    step_accuracy: float
+    escalation: float
+    target_tokens: int
+    target_calls: int
+    wasted: float
+    seconds: float
+
+
+class FrontierRun(NamedTuple):
+    """Attributes:
+    point: the numbers.
+    right: for every problem, whether its answer is right.
+    solved: the texts, step by step.
+    """
+
+    point: FrontierPoint
+    right: tuple[bool, ...]
+    solved: list[Solved]
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutSettings:
+    """How problems are solved.
+
+    Attributes:
+      segmentation: of steps.
+      max_new_tokens, max_steps: of a problem.
+      lanes: problems worked on at once.
+      cache: tokens a problem may hold.
+      seed: of policies that draw.
+    """
+
+    segmentation: Segmentation
+    max_new_tokens: int = 96
+    max_steps: int = 10
+    lanes: int = 8
+    cache: int = 256
+    seed: int = 0
+
+    def of_solve(self) -> dict[str, Any]:
+        """The same for `solve`."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def contenders(
+    reward: ScoringModel, router: ScoringModel, rates: Sequence[float], oracle: bool = True
+) -> list[Contender]:
+    """All policies: RSD by a reward model, ARBITRAGE by a router, chance, each model alone, and the exact oracle.
+
+    Thresholds are those at which the scores' own quantiles promise the escalation `rates`; RSD runs at 0.7, its
+    authors' threshold, too.
+    """
+    by_chance = dataclasses.replace(policies.random(0.0), calibrator=line())
+    lines = tuple(sorted({*(reward.line(rate) for rate in rates), 0.7}))
+    found = [
+        Contender(policies.draft_only()),
+        Contender(policies.target_only()),
+        Contender(by_chance, tuple(rates)),
+        Contender(policies.rsd(line(), reward.score), lines, scorer=reward.model),
+        Contender(
+            policies.arbitrage(line(), router.score),
+            tuple(sorted({-router.line(rate) for rate in rates}, reverse=True)),
+            sign=-1.0,
+            scorer=router.model,
+        ),
+    ]
+    return [*found, Contender(policies.oracle(0.0, exact_score()), (0.0,))] if oracle else found
+
+
+def frontier(
+    draft: LanguageModel,
+    target: LanguageModel,
+    problems: Sequence[Problem],
+    contending: Sequence[Contender],
+    settings: RolloutSettings,
+    advance: Callable[[], None] = lambda: None,
+) -> list[FrontierRun]:
+    """Runs every contender at every threshold on the same problems.
+
+    Args:
+      draft, target: the pair.
+      problems: of the arithmetic task.
+      contending: what to run.
+      settings: of all runs.
+      advance: called after every run.
+
+    Raises:
+      ValueError: no problem, or a setting that `solve` refuses.
+    """
+    if not problems:
+        raise ValueError("there are no problems to solve")
+    prompts = [prompt_text(problem) for problem in problems]
+    judge = _Judge(draft, target, problems, settings)
+    runs = []
+    for contender in contending:
+        policy, warm = contender.policy, False
+        for threshold in contender.thresholds:
+            learned = None
+            if policy.calibrator is not None and threshold is not None and policy.on_escalation != "compare":
+                learned = line_state(contender.sign * threshold)
+            options = {**settings.of_solve(), "scorer": contender.scorer, "calibrator": learned}
+            if not warm:
+                solve(draft, target, policy, prompts[:2], **options)
+                warm = True
+            solution = solve(draft, target, policy, prompts, **options)
+            checks = [
+                check_text(problem, one.text, ended=one.finish == "eos")
+                for problem, one in zip(problems, solution.problems, strict=True)
+            ]
+            right = tuple(check.answer_right for check in checks)
+            low, high = proportion(sum(right), len(right))[1:]
+            lines = [each for check in checks for each in check.right]
+            counted = solution.statistics
+            by_draft = [step for one in solution.problems for step in one.steps if step.author == "draft"]
+            replaced = counted.steps - len(by_draft)
+            point = FrontierPoint(
+                policy=policy.name,
+                threshold=threshold,
+                accuracy=sum(right) / len(right),
+                low=low,
+                high=high,
+                step_accuracy=float(np.mean(lines)) if lines else 0.0,
+                escalation=replaced / counted.steps,
+                target_tokens=counted.target_tokens,
+                target_calls=counted.target_calls,
+                wasted=judge.wasted(solution.problems),
+                seconds=solution.seconds,
+            )
+            runs.append(FrontierRun(point, right, solution.problems))
+            advance()
+    return runs
+
+
+def escalation_at(runs: Sequence[FrontierRun], accuracy: float, cost: str = "escalation") -> float | None:
+    """The least `cost` at which a policy's points reach an accuracy, by straight lines between points; None if never.
+
+    Args:
+      runs: of one policy, with the draft alone as the point of no cost.
+      accuracy: to reach.
+      cost: field of `FrontierPoint`.
+    """
+    points = sorted((getattr(run.point, cost), run.point.accuracy) for run in runs)
+    for (left, before), (right, after) in zip(points, points[1:], strict=False):
+        if before >= accuracy:
+            return float(left)
+        if after >= accuracy:
+            return float(left + (right - left) * (accuracy - before) / (after - before))
+    return float(points[-1][0]) if points and points[-1][1] >= accuracy else None
+
+
+def difference(first: FrontierRun, second: FrontierRun) -> Interval:
+    """Paired 95 % interval of the second run's accuracy minus the first's, problem by problem."""
+    return paired_difference(np.array(first.right, float), np.array(second.right, float))
+
+
+def plot(runs: Sequence[FrontierRun], path: Path, title: str) -> None:
+    """Final accuracy and waste against the escalation rate, one line a policy."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for name, colour in COLOURS.items():
+        points = sorted((run.point for run in runs if run.point.policy == name), key=lambda point: point.escalation)
+        if not points:
+            continue
+        rate = [point.escalation for point in points]
+        left.plot(rate, [point.accuracy for point in points], "o-", color=colour, label=name, markersize=4)
+        left.fill_between(rate, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.12, lw=0)
+        right.plot(rate, [point.wasted for point in points], "o-", color=colour, label=name, markersize=4)
+    for run in runs:
+        if run.point.policy in ("draft_only", "target_only"):
+            left.axhline(run.point.accuracy, color="0.3", lw=0.8, ls=":" if run.point.policy == "draft_only" else "--")
+            left.text(1.0, run.point.accuracy, run.point.policy, fontsize=7, ha="right", va="bottom")
+    left.set(xlabel="share of steps the target writes", ylabel="right answers", xlim=(0, 1))
+    right.set(xlabel="share of steps the target writes", ylabel="wasted escalations", xlim=(0, 1), ylim=(0, 1))
+    left.legend(fontsize=7)
+    figure.suptitle(title, fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+class _Judge:
+    """Says which escalations were wasted; remembers the draft's steps, which policies share."""
+
+    def __init__(
+        self, draft: LanguageModel, target: LanguageModel, problems: Sequence[Problem], settings: RolloutSettings
+    ) -> None:
+        self._pair, self._problems, self._settings = (draft, target), problems, settings
+        self._drafted: dict[tuple[int, str], str] = {}
+
+    def wasted(self, solved: Sequence[Solved]) -> float:
+        """Share of the target's steps that are right no more than the draft's would have been."""
+        escalated = []
+        for one in solved:
+            before, ids = "", []
+            for step in one.steps:
+                if step.author == "target":
+                    escalated.append((one.question, before, list(ids), step.text))
+                before, ids = before + step.text, ids + step.ids
+        if not escalated:
+            return 0.0
+        self._write({(question, before): ids for question, before, ids, _ in escalated})
+        gains = 0
+        for question, before, _, text in escalated:
+            drafted = self._drafted[question, before]
+            gains += self._right(question, before, text) > self._right(question, before, drafted)
+        return 1.0 - gains / len(escalated)
+
+    def _right(self, question: int, before: str, step: str) -> bool:
+        problem = self._problems[question]
+        ahead = len(check_text(problem, before).right)
+        right = check_text(problem, before + step, ended=not step.endswith("\n")).right
+        return len(right) == ahead + 1 and right[-1]
+
+    def _write(self, contexts: dict[tuple[int, str], list[int]]) -> None:
+        missing = {place: ids for place, ids in contexts.items() if place not in self._drafted}
+        draft, target = self._pair
+        tokenizer = target.tokenizer
+        texts = [[*tokenizer.encode(prompt_text(self._problems[q])), *ids] for (q, _), ids in missing.items()]
+        limits = [self._settings.max_new_tokens - len(ids) for ids in missing.values()]
+        options = self._settings.of_solve()
+        options = {name: options[name] for name in ("segmentation", "lanes", "cache", "seed")}
+        found = next_steps(draft, target, policies.draft_only(), texts, limits, **options)
+        self._drafted |= {place: tokenizer.decode(ids) for place, ids in zip(missing, found, strict=True)}
