@@ -2,8 +2,9 @@
 
     python benchmarks/a1.py --config configs/a1.yaml [--results results]
 
-A1, its synchronous forerunner, the target alone and the draft alone answer the same arithmetic questions on one
-engine. Beside the table come pictures of utilisation over ticks, rates by turn, and accuracy against target tokens.
+A1 in both its modes, its synchronous forerunner, the target alone and the draft alone answer the same arithmetic
+questions on one engine. Beside the table come pictures of utilisation over ticks, rates by turn, and accuracy
+against target tokens.
 """
 
 import argparse

@@ -8,6 +8,7 @@ from jaxspec.engine.generate import generate, stream
 from jaxspec.engine.load import load
 from jaxspec.engine.plan import MemoryPlan, plan
 from jaxspec.engine.result import Generation, GenerationStatistics
+from jaxspec.engine.score_model import load_scorer
 from jaxspec.models.config import ModelConfig, RopeScaling
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import ModelFn, from_nnx
@@ -33,6 +34,7 @@ __all__ = [
     "from_nnx",
     "generate",
     "load",
+    "load_scorer",
     "partition",
     "plan",
     "pull",

@@ -119,7 +119,9 @@ def solve(
         for ids in encoded
         for sample in range(samples)
     ]
-    chunks, target_chunks = (c and Segmentation.chunks(c) for c in (policy.chunk, policy.target_chunk))
+    chunks, target_chunks = (
+        None if size is None else Segmentation.chunks(size) for size in (policy.chunk, policy.target_chunk)
+    )
     max_turns = policy.turns if max_turns is None else max_turns
     settings = StepSettings(
         segmentation=segmentation or chunks or Segmentation.reasoning(),

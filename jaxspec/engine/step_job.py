@@ -24,6 +24,8 @@ from jaxspec.steps.program import Model, ModelInputs, StepInputs, StepProgram
 from jaxspec.steps.segmentation import Segmentation, step_rules
 from jaxspec.steps.types import Policy, ReadingScorer
 
+LANES_A_READER = 16  # lanes for each that a reading pass takes on a CPU
+
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings:
@@ -127,11 +129,13 @@ def build_step_job(
     max_turns = settings.max_turns or settings.max_steps
     if continues:  # a turn may take two steps, and must not end between them
         max_turns = min(max_turns, settings.max_steps)
-    read_width, read_lanes = (width, 1) if on_cpu else (width, lanes)
+    # A pass of many lanes leaves room for few tokens of each on a CPU, but prompts must keep up with lanes.
+    read_width, read_lanes = (width, max(1, lanes // LANES_A_READER)) if on_cpu else (width, lanes)
     if reading and policy.scorer.reads == "target" and on_cpu:  # type: ignore[union-attr]
         # Short chunks are read several lanes at a time, for as many tokens a pass.
-        read_width = min(width, power_of_two(settings.segmentation.max_step_tokens, 8))
-        read_lanes = min(lanes, width // read_width)
+        chunk = settings.segmentation.max_step_tokens
+        read_width = min(width, power_of_two(chunk, 8))
+        read_lanes = min(lanes, max(width // read_width, -(-lanes // chunk)))
     program = StepProgram(
         draft=Model(draft.model, bind(token_drafters[0], binding), lanes),
         target=Model(target.model, bind(token_drafters[1], binding), target_lanes),

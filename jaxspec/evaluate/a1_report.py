@@ -1,5 +1,8 @@
 """Test-time scaling side by side: A1, its synchronous forerunner, the target alone and the draft alone, on one engine.
 
+A1 runs twice: as published, the target writes on behind an unlikely chunk, which stays in the text with whatever is
+wrong with it; as `a1_resample`, the target writes the chunk anew.
+
 Q questions, M samples of each.
 """
 
@@ -20,7 +23,7 @@ from jaxspec.steps.state import Usage
 from jaxspec.steps.types import Policy
 
 REFERENCE = "target_only"  # what accuracies are compared with
-SYSTEMS = ("a1", "synchronous", "target_only", "draft_only")
+SYSTEMS = ("a1", "a1_resample", "synchronous", "target_only", "draft_only")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,8 +177,9 @@ def compare(
 
 def policy_of(system: str, scaling: Scaling) -> Policy:
     """The policy of a name in `SYSTEMS`."""
-    if system == "a1":
-        return policies.a1(scaling.reject_rate, scaling.samples, scaling.turns, scaling.chunk)
+    if system in ("a1", "a1_resample"):
+        resample = system == "a1_resample"
+        return policies.a1(scaling.reject_rate, scaling.samples, scaling.turns, scaling.chunk, resample=resample)
     if system == "synchronous":
         return policies.synchronous(scaling.reject_rate)
     return policies.target_only() if system == "target_only" else policies.draft_only()
@@ -277,7 +281,7 @@ def _row(
         system=system,
         questions=questions,
         samples=samples,
-        coverage=coverage_of(solution, scaling.reject_rate) if system in ("a1", "synchronous") else None,
+        coverage=coverage_of(solution, scaling.reject_rate),
         mean=clustered_proportion(marks.correct.ravel(), cluster),
         majority=float(marks.majority.mean()),
         pass_at={k: float(aggregate.pass_at_k(marks.correct, k).mean()) for k in _powers(samples)},

@@ -134,7 +134,11 @@ def a1(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Answer arithmetic questions many times over: A1, its synchronous forerunner, either model alone."""
+    """Answer arithmetic questions many times over: A1, its synchronous forerunner, either model alone.
+
+    A1 is shown as published, where the target writes on behind an unlikely chunk, and as a1_resample, where the
+    target writes the chunk anew.
+    """
     lanes = 2 * samples if lanes is None else lanes
     scaling = Scaling(
         reject_rate=reject_rate,
@@ -148,10 +152,15 @@ def a1(
         seed=seed,
     )
     with Console(stderr=True).status("loading"):
-        models = [jaxspec.load(where, dtype="float32") for where in (draft, target)]
+        models = {"draft": jaxspec.load(draft, dtype="float32"), "target": jaxspec.load(target, dtype="float32")}
     with _counting("sampling", len(SYSTEMS)) as advance:
         runs = a1_demo.run(
-            *models, questions, scaling, slice_ticks=None if plots is None else 16, advance=lambda system: advance()
+            models["draft"],
+            models["target"],
+            questions,
+            scaling,
+            slice_ticks=None if plots is None else 16,
+            advance=lambda system: advance(),
         )
     rows = [each.row for each in runs.values()]
     if plots is not None:

@@ -1,5 +1,6 @@
 """The step loop: whole reasoning steps drafted, scored, and kept or handed to the target."""
 
+from jaxspec.steps.exact_score import exact_score, noisy_score
 from jaxspec.steps.policies import a1, arbitrage, draft_only, oracle, random, rsd, synchronous, target_only
 from jaxspec.steps.rejected_step import rejected_step
 from jaxspec.steps.scorers import AdvantageRouter, Likelihood, RandomScore, RewardModel, TextScore
@@ -20,6 +21,8 @@ __all__ = [
     "a1",
     "arbitrage",
     "draft_only",
+    "exact_score",
+    "noisy_score",
     "oracle",
     "random",
     "rejected_step",

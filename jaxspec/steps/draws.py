@@ -3,6 +3,8 @@
 B lanes, L tokens a text.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -21,13 +23,20 @@ def prompt_mark(tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(inside, mixed * factor, jnp.uint32(0)), axis=1, dtype=jnp.uint32)
 
 
-def turn_uniform(seed: jax.Array, stream: int, turn: jax.Array, mark: jax.Array) -> jax.Array:
-    """(B,) float32 in [0, 1), a function of a sample's `seed`, the `turn` and the prompt's `mark`, all (B,).
+def turn_draw(
+    seed: jax.Array, stream: int, turn: jax.Array, mark: jax.Array, sample: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """(B,) `sample` of a key that is a function of a problem's `seed`, the `turn` and the prompt's `mark`, all (B,).
 
     Samples of different questions share seeds, so the mark is what makes their draws independent.
     """
 
     def one(seed: jax.Array, turn: jax.Array, mark: jax.Array) -> jax.Array:
-        return jax.random.uniform(jax.random.fold_in(key_of(seed, stream, turn), mark), (), jnp.float32)
+        return sample(jax.random.fold_in(key_of(seed, stream, turn), mark))
 
     return jax.vmap(one)(seed, turn, mark)
+
+
+def turn_uniform(seed: jax.Array, stream: int, turn: jax.Array, mark: jax.Array) -> jax.Array:
+    """(B,) float32 in [0, 1), see `turn_draw`."""
+    return turn_draw(seed, stream, turn, mark, lambda key: jax.random.uniform(key, (), jnp.float32))

@@ -18,11 +18,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxspec.decode.sampling import key_of
+from jaxspec.steps.draws import prompt_mark, turn_draw
 from jaxspec.steps.scorers import TextScore
 from jaxspec.steps.types import StepContext
 from jaxspec.tasks.arithmetic import MAX_STEPS, tokenizer
 from jaxspec.tasks.arithmetic_check import (
+    LINE,
     MINUS,
     OTHER,
     PLUS,
@@ -82,7 +83,7 @@ def exact_score() -> TextScore:
 
 
 def noisy_score(sharpness: float, bias: float = 0.0, noise: float = 1.0) -> TextScore:
-    """Between 0 and 1, higher for right steps, disturbed by difficulty and by noise keyed by (seed, turn).
+    """Between 0 and 1, higher for right steps, disturbed by difficulty and by noise keyed by (seed, problem, turn).
 
     Both authors' steps of a turn get the same noise if they are both right or both wrong.
 
@@ -112,14 +113,17 @@ def judge(kinds: jax.Array, context: StepContext) -> Judgement:
       context: of the steps.
     """
     chain = read_prompts(kinds, context.tokens, context.prompt_length)
-    at_start = _check_until(kinds, chain, context, context.start)
-    at_end = _check_until(kinds, chain, context, context.end)
+    kind = kinds.at[context.tokens].get(mode="fill", fill_value=OTHER)
+    slot = jnp.arange(kind.shape[1], dtype=jnp.int32)
+    before = (slot >= context.prompt_length[:, None]) & (slot < context.start[:, None])
+    lines = jnp.sum(before & (kind == LINE), axis=1, dtype=jnp.int32)
+    at_end = _check_response(kinds, chain, context)
     place = jnp.minimum(at_end.lines - 1, at_end.correct.shape[1] - 1)
     last_right = jnp.take_along_axis(at_end.correct, jnp.maximum(place, 0)[:, None], axis=1)[:, 0]
-    right = (at_end.lines == at_start.lines + 1) & last_right
-    step = jnp.minimum(at_start.lines, chain.operation.shape[1] - 1)[:, None]
+    right = (at_end.lines == lines + 1) & last_right
+    step = jnp.minimum(lines, chain.operation.shape[1] - 1)[:, None]
     operation = jnp.take_along_axis(jnp.asarray(chain.operation), step, axis=1)[:, 0]
-    operation = jnp.where(at_start.lines < chain.count, operation, PLUS)
+    operation = jnp.where(lines < chain.count, operation, PLUS)
     difficulty = sum(jnp.where(operation == kind, jnp.float32(value), 0.0) for kind, value in DIFFICULTY.items())
     return Judgement(right, jnp.asarray(difficulty))
 
@@ -166,9 +170,9 @@ def read_prompts(kinds: jax.Array, tokens: jax.Array, prompt_length: jax.Array, 
     return Chain(numbers[:, 0], answer, count, operation, numbers[:, 1:])
 
 
-def _check_until(kinds: jax.Array, chain: Chain, context: StepContext, end: jax.Array) -> CheckState:
-    """The checker's state behind the response's tokens before `end` (B,)."""
-    length = context.tokens.shape[1]
+def _check_response(kinds: jax.Array, chain: Chain, context: StepContext) -> CheckState:
+    """The checker's state behind every response as far as the step's end."""
+    length, end = context.tokens.shape[1], context.end
     begin = jnp.minimum(context.prompt_length, end)
     longest = jnp.max(jnp.where(context.live, end - begin, 0))
 
@@ -190,10 +194,7 @@ def _exact(tables: ScoreTables, context: StepContext) -> jax.Array:
 
 def _noisy(tables: ScoreTables, context: StepContext) -> jax.Array:
     right, difficulty = judge(tables.kinds, context)
-
-    def draw(seed: jax.Array, turn: jax.Array) -> jax.Array:
-        return jax.random.normal(key_of(seed, NOISE, turn), (), jnp.float32)
-
-    noise = jax.vmap(draw)(context.seed, context.turn)
+    mark = prompt_mark(context.tokens, context.prompt_length)
+    noise = turn_draw(context.seed, NOISE, context.turn, mark, lambda key: jax.random.normal(key, (), jnp.float32))
     signed = 2.0 * right.astype(jnp.float32) - 1.0
     return jax.nn.sigmoid(tables.sharpness * signed + tables.bias * difficulty + tables.noise * noise)

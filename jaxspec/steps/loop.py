@@ -75,7 +75,8 @@ def tick(program: StepProgram, inputs: StepInputs, state: StepLoopState) -> Step
 def _work_done(state: StepLoopState) -> jax.Array:
     """(R,) int32 that grows in every tick in which a model works for the problem."""
     work = state.problems.work
-    return sum((work.target_calls, work.draft_reads, work.target_reads, work.scorer_reads), work.draft_calls)
+    calls = jnp.asarray(work.draft_calls) + work.target_calls
+    return calls + work.draft_reads + work.target_reads + work.scorer_reads
 
 
 def _with_target(state: StepLoopState) -> jax.Array:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxspec.decode.sampling import key_of
+from jaxspec.steps.draws import prompt_mark, turn_uniform
 from jaxspec.steps.types import StepContext
 
 RANDOM = 8  # random stream, apart from those of `decode.sampling`
@@ -18,16 +18,17 @@ RANDOM = 8  # random stream, apart from those of `decode.sampling`
 
 @dataclasses.dataclass(frozen=True)
 class RandomScore:
-    """A number in [0, 1) that is a function of (seed, turn) alone: the baseline every score must beat."""
+    """A number in [0, 1) that knows nothing of the step: the baseline every score must beat.
+
+    It is a function of the seed, the prompt and the turn, so the problems of a job are decided apart.
+    """
 
     def prepare(self) -> tuple[()]:
         return ()
 
     def score(self, params: Any, context: StepContext) -> jax.Array:
-        def one(seed: jax.Array, turn: jax.Array) -> jax.Array:
-            return jax.random.uniform(key_of(seed, RANDOM, turn), (), jnp.float32)
-
-        return jax.vmap(one)(context.seed, context.turn)
+        mark = prompt_mark(context.tokens, context.prompt_length)
+        return turn_uniform(context.seed, RANDOM, context.turn, mark)
 
 
 @dataclasses.dataclass(frozen=True)

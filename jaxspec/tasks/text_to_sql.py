@@ -181,7 +181,10 @@ def _selection(draw: random.Random, pool: list[Column], of_what: str) -> tuple[s
     else:
         column = draw.choice([column for column in pool if column.is_number])
         words, function = draw.choice(AGGREGATES)
-        asked, selected = f"{verb} the {words} {column.name} of {of_what}", f"{group.name} , {function} ( {column.name} )"
+        asked, selected = (
+            f"{verb} the {words} {column.name} of {of_what}",
+            f"{group.name} , {function} ( {column.name} )",
+        )
         columns = [group, column]
     asked = f"for each {group.name} {asked}" if draw.random() < 0.5 else f"{asked} per {group.name}"
     return asked, selected, group, columns

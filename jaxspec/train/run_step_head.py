@@ -11,12 +11,12 @@ import numpy as np
 
 from jaxspec.engine.load import load
 from jaxspec.engine.score_model import describe_scoring, load_scorer, weights_hash
-from jaxspec.evaluate.ranking_metrics import auc, calibration, label_accuracy, spearman
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.steps.exact_score import exact_score
 from jaxspec.steps.segmentation import Segmentation
 from jaxspec.tasks.task import find_task
 from jaxspec.train.card import write_card
+from jaxspec.train.ranking_metrics import auc, calibration, label_accuracy, spearman
 from jaxspec.train.run import MODEL, RUN, RunReport
 from jaxspec.train.step_heads import (
     HeadBatches,

@@ -1,5 +1,7 @@
 """Exact step scores in the compiled loop against the plain checker, and the shape of the noise."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from jaxspec import steps
 from jaxspec.steps.exact_score import exact_score, judge, noisy_score, read_prompts
+from jaxspec.steps.scorers import RandomScore
 from jaxspec.tasks.arithmetic import Problem, check_text, make_problems, prompt_text, solution_steps, tokenizer
 from jaxspec.tasks.arithmetic_check import chain_arrays, token_kinds
 
@@ -30,8 +33,13 @@ def contexts(cases: list[tuple[Problem, str, str]], seed: int = 0) -> steps.Step
     return steps.StepContext(*map(jnp.asarray, (tokens, prompt, start, end, many, turn, np.ones(len(cases), bool))))
 
 
+@functools.cache
+def compiled(function):
+    return jax.jit(function)
+
+
 def score(scorer: steps.TextScore, context: steps.StepContext) -> np.ndarray:
-    return np.asarray(jax.jit(scorer.score)(scorer.prepare(), context))
+    return np.asarray(compiled(scorer.function)(scorer.prepare(), context))
 
 
 def test_prompts_are_read_as_they_were_written() -> None:
@@ -71,7 +79,7 @@ def test_a_step_counts_only_if_it_ends_a_line() -> None:
         (problem, "47+86=133\n133*3=399\nanswer 399\n", "<eos>"),  # nothing left to say
     ]
     assert score(exact_score(), contexts(cases)).tolist() == [0, 1, 1, 1, 0]
-    assert judge(KINDS, contexts(cases)).difficulty.tolist() == [0, 0, 1, 0, 0]
+    assert compiled(judge)(KINDS, contexts(cases)).difficulty.tolist() == [0, 0, 1, 0, 0]
 
 
 def test_noise_is_keyed_by_seed_and_turn_and_shaped_as_said() -> None:
@@ -86,6 +94,17 @@ def test_noise_is_keyed_by_seed_and_turn_and_shaped_as_said() -> None:
     np.testing.assert_array_equal(score(scorer, right), score(scorer, right))
     perfect = score(noisy_score(30.0, noise=0.0), right), score(noisy_score(30.0, noise=0.0), wrong)
     assert min(perfect[0]) > 0.999 and max(perfect[1]) < 0.001
+
+
+def test_chance_is_even_and_differs_between_problems() -> None:
+    problems = make_problems(300, seed=8)
+    context = contexts([(problem, "", solution_steps(problem)[0]) for problem in problems])
+    context = context._replace(turn=jnp.zeros_like(context.turn))
+    drawn = score(RandomScore(), context)
+    assert abs(np.mean(drawn < 0.3) - 0.3) < 0.09 and len(set(drawn.tolist())) > 250
+    later = context._replace(tokens=context.tokens.at[:, -1].set(3), end=context.end - 1)
+    np.testing.assert_array_equal(score(RandomScore(), later), drawn)  # of the prompt and turn alone
+    assert np.mean(score(RandomScore(), context._replace(turn=context.turn + 1)) == drawn) < 0.05
 
 
 def test_bad_settings_are_named() -> None:

@@ -10,11 +10,11 @@ import pytest
 
 import jaxspec
 from jaxspec.engine.score_model import describe_scoring, load_scorer, weights_hash
-from jaxspec.evaluate.ranking_metrics import auc
 from jaxspec.models.config import ModelConfig
 from jaxspec.tasks.arithmetic import tokenizer
 from jaxspec.train.forward import init_params
 from jaxspec.train.optimizer import OptimizerSettings
+from jaxspec.train.ranking_metrics import auc
 from jaxspec.train.run_step_head import StepHeadConfig, run_step_head
 from jaxspec.train.step_heads import (
     HeadBatches,

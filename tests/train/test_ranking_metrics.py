@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxspec.evaluate.ranking_metrics import auc, calibration, label_accuracy, spearman
+from jaxspec.train.ranking_metrics import auc, calibration, label_accuracy, spearman
 
 
 def mean_ranks(values: np.ndarray) -> np.ndarray:
