@@ -97,14 +97,15 @@ def test_noise_is_keyed_by_seed_and_turn_and_shaped_as_said() -> None:
 
 
 def test_chance_is_even_and_differs_between_problems() -> None:
+    chance = RandomScore().score
     problems = make_problems(300, seed=8)
     context = contexts([(problem, "", solution_steps(problem)[0]) for problem in problems])
     context = context._replace(turn=jnp.zeros_like(context.turn))
-    drawn = score(RandomScore(), context)
-    assert abs(np.mean(drawn < 0.3) - 0.3) < 0.09 and len(set(drawn.tolist())) > 250
+    drawn = chance((), context)
+    assert abs(np.mean(drawn < 0.3) - 0.3) < 0.09 and len(set(np.asarray(drawn).tolist())) > 250
     later = context._replace(tokens=context.tokens.at[:, -1].set(3), end=context.end - 1)
-    np.testing.assert_array_equal(score(RandomScore(), later), drawn)  # of the prompt and turn alone
-    assert np.mean(score(RandomScore(), context._replace(turn=context.turn + 1)) == drawn) < 0.05
+    np.testing.assert_array_equal(chance((), later), drawn)  # of the prompt and turn alone
+    assert np.mean(chance((), context._replace(turn=context.turn + 1)) == drawn) < 0.05
 
 
 def test_bad_settings_are_named() -> None:
