@@ -50,6 +50,7 @@ def reference(side, rate, scores, candidate, uniform):
     return better >= math.ceil(count * (1 - rate)) and rate > 0
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(
     scores=st.lists(st.integers(-6, 6), min_size=0, max_size=24),
@@ -83,6 +84,7 @@ def test_no_rank_is_lost_to_float_rounding():
     np.testing.assert_allclose(rate.fraction_of(total), [((2**31 - 1) * 3 % 5) / 5, 0, 0.2], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_equivalent_forms():
     """The published code's rank rule is a threshold; both sides agree where (N + 1)(1 - rate) is an integer."""
     random = np.random.default_rng(0)

@@ -116,6 +116,7 @@ def test_lanes_teach_each_other_and_idle_ones_nothing() -> None:
     assert propose((), after, more)[0].ids[1].tolist()[:2] == [7, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "lanes"), [(0.0, 3), (1.5, 1), *EVERY_OTHER])
 def test_ids_equal_plain_ids(temperature: float, lanes: int) -> None:
     lm, rng = toy_model(0), np.random.default_rng(lanes)

@@ -77,6 +77,7 @@ def served(requests: list[Request], drafter, lanes: int, **settings) -> list[Pro
     return run(job, requests)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("branches", "lanes"), [(1, 8), (3, 32)])
 def test_a_thousand_random_requests_say_what_plain_sampling_says(branches: int, lanes: int) -> None:
     """Sampled and greedy ones in one queue, with every setting, stop ids and stop strings."""
@@ -120,6 +121,7 @@ def test_a_transformer_drafts_for_itself() -> None:
     assert out.statistics.tokens_per_call == 4.0
 
 
+@pytest.mark.slow
 def test_texts_of_rejection_have_plain_samplings_law() -> None:
     """Draws, decisions and residuals through the whole loop: a chi-square of the first two tokens."""
     target, draft = toy_model(1, vocabulary=4), toy_model(2, vocabulary=4)
@@ -147,6 +149,7 @@ def test_texts_of_rejection_have_plain_samplings_law() -> None:
     assert 0 < out.statistics.accepted < out.statistics.drafted
 
 
+@pytest.mark.slow
 def test_a_doubtful_draft_stops_early() -> None:
     prompts = random_prompts(6, seed=3)
     settings = dict(max_new_tokens=NEW, temperature=3.0, cache=128)
@@ -174,6 +177,7 @@ def drafted_a_call(done: list[Progress]) -> float:
     return sum(int(item.statistics.drafted.sum()) for item in done) / calls
 
 
+@pytest.mark.slow
 def test_the_length_follows_what_a_step_costs() -> None:
     """Where only one length is affordable that one is taken, so that it can be measured."""
     for index, length in enumerate(AUTO):
@@ -182,6 +186,7 @@ def test_the_length_follows_what_a_step_costs() -> None:
         assert drafted_a_call(done) == length
 
 
+@pytest.mark.slow
 def test_the_length_follows_what_is_accepted() -> None:
     stranger = toy_model(9)
     dear = [1.0 + 0.3 * length for length in AUTO]
@@ -194,6 +199,7 @@ def test_the_length_follows_what_is_accepted() -> None:
         assert drafted_a_call(good) > 3 > 1 > drafted_a_call(bad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acceptance", ["coupled", "rejection"])
 def test_within_a_mix_it_catches_up_with_what_others_got_right(acceptance: str) -> None:
     prompts = random_prompts(6, seed=6)

@@ -58,6 +58,7 @@ def test_ids_equal_the_models_own_continuation(name: str, lanes: int) -> None:
     assert 0 < out.statistics.by_source["jacobi"][1] <= out.statistics.accepted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", quick("recycled rolling"))
 @pytest.mark.parametrize(
     "extra", [{}, pytest.param({"top_k": 4, "top_p": 0.9, "repetition_penalty": 1.3}, marks=pytest.mark.slow)]
@@ -70,6 +71,7 @@ def test_samples_equal_plain_samples(name: str, extra: dict) -> None:
     assert drafted.ids == plain.ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("recycled", marks=pytest.mark.slow), "rolling"])
 def test_every_end_of_a_text(name: str) -> None:
     drafter, prompts = VARIANTS[name], random_prompts(6, 6)
@@ -125,6 +127,7 @@ def plain_iteration(drafter: Jacobi, prompt: list[int], seed: int) -> list[int]:
     return commits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("recycled rolling", marks=pytest.mark.slow), "two blocks recycled"])
 def test_a_lane_does_not_depend_on_its_mates(name: str) -> None:
     prompts, seeds = random_prompts(5, 4), [0, 1, 2, 3, 4]
@@ -351,6 +354,7 @@ def test_discarded_tails_enter_the_pool_and_the_best_row_goes_on() -> None:
     assert (fresh.pool[0] == -1).all() and fresh.count.tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_initial_tokens_depend_on_seed_and_position_alone() -> None:
     prompt = list(range(20, 60))
     context = context_of([prompt, prompt], seeds=[5, 6])._replace(length=jnp.asarray([45, 70], jnp.int32))

@@ -178,6 +178,7 @@ def test_guesses_begin_after_the_root_only() -> None:
     assert valid[1].all(axis=1).sum() == 1 and draft.ids[1, 3:6].tolist() == [1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "lanes"), [(0.0, 3), (1.5, 1), *EVERY_OTHER])
 def test_ids_equal_plain_ids(temperature: float, lanes: int) -> None:
     lm, rng = toy_model(0), np.random.default_rng(lanes)

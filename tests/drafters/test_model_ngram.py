@@ -44,6 +44,7 @@ def test_a_unigram_proposes_the_most_ordinary_tokens(variant: str) -> None:
     np.testing.assert_array_equal(draft.parent, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drafter", [model_bigram(k=3, w=3), model_bigram(k=1, w=2), model_unigram(k=5)])
 def test_lossless(drafter) -> None:
     lm = small_transformer()

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_transformer import small_transformer
@@ -63,6 +64,7 @@ def test_merged_rows_hold_every_path_once_at_its_first_row(seed: int) -> None:
         np.testing.assert_array_equal(getattr(rows, field), getattr(tree, field))
 
 
+@pytest.mark.slow
 def test_logits_of_the_tree_are_those_of_each_row_alone() -> None:
     lm = small_transformer()
     prompt = jnp.asarray([[1, 5, 2, 9, 9, 3]], jnp.int32)

@@ -141,6 +141,7 @@ def test_one_row_of_the_longest_match_resolves_an_ambiguous_period() -> None:
     assert tokens_per_call(suffix(width=4), text, 24) > 4.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "lanes"), [(0.0, 3), (1.5, 1), *EVERY_OTHER])
 def test_ids_equal_plain_ids(lanes: int, temperature: float) -> None:
     lm, rng = toy_model(0), np.random.default_rng(lanes)

@@ -164,6 +164,7 @@ def test_a_table_of_ones_own_is_renewed_with_every_request() -> None:
     np.testing.assert_array_equal(DRAFTER.admit(start, shared + 1, context_of([1, 2]), fresh), start + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("temperature", "lanes"), [(0.0, 3), (1.5, 1), *EVERY_OTHER])
 def test_ids_equal_plain_ids(temperature: float, lanes: int) -> None:
     lm, rng = toy_model(0), np.random.default_rng(lanes)

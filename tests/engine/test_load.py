@@ -42,6 +42,7 @@ def test_a_model_split_over_devices_says_the_same(tiny_model_folder, devices: in
     np.testing.assert_allclose(logits(split), logits(whole), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_split_over_devices_generates(tiny_model_folder) -> None:
     whole, split = loaded(tiny_model_folder), loaded(tiny_model_folder, 4)
     drafter = jaxspec.drafters.context_ngram(width=3)

@@ -71,6 +71,7 @@ def test_a_large_vocabulary_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> Non
     np.testing.assert_allclose(forward(params, LLAMA, ids), by_product, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_are_the_same_with_checkpoints() -> None:
     params = noisy_params(LLAMA)
     ids = jax.random.randint(jax.random.key(2), (2, 7), 0, LLAMA.vocabulary)

@@ -42,6 +42,7 @@ def write(path: Path, config: dict) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_from_the_command_line_to_a_model_that_decodes(tmp_path, capsys) -> None:
     base = write(tmp_path / "base.yaml", BASE | {"folder": str(tmp_path / "base")})
     assert main(["train", "--config", base]) == 0

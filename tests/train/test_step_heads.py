@@ -151,6 +151,7 @@ def small_pair(folder) -> tuple[str, str]:
     return str(folder / "draft"), str(folder / "target")
 
 
+@pytest.mark.slow
 def test_a_run_ends_in_a_router_of_its_pair_alone(tmp_path) -> None:
     draft, target = small_pair(tmp_path)
     config = StepHeadConfig(
