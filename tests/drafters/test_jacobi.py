@@ -48,6 +48,7 @@ def random_prompts(count: int, seed: int) -> list[list[int]]:
     return [rng.integers(0, V, rng.integers(1, 70)).tolist() for _ in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", quick("two blocks recycled", "mix recycled"))
 @pytest.mark.parametrize("lanes", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(8, marks=pytest.mark.slow)])
 def test_ids_equal_the_models_own_continuation(name: str, lanes: int) -> None:

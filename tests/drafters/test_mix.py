@@ -111,6 +111,7 @@ MIXES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXES)
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_a_mix_is_lossless(name: str, lanes: int, tmp_path, monkeypatch) -> None:
@@ -124,6 +125,7 @@ def test_a_mix_is_lossless(name: str, lanes: int, tmp_path, monkeypatch) -> None
     assert drafted.ids == plain.ids
 
 
+@pytest.mark.slow
 def test_a_mix_is_no_worse_than_its_best_part() -> None:
     prompts = prompts_of(12)
     calls = {

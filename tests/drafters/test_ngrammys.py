@@ -81,6 +81,7 @@ def test_a_tree_holds_the_same_paths_once(text: list[int]) -> None:
     assert int(np.sum(tree.valid)) == len(paths(tree)) <= int(np.sum(rows.valid))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [True, False])
 def test_rows_and_trees_take_the_same_calls(strict: bool) -> None:
     rng = np.random.default_rng(1)
@@ -104,6 +105,7 @@ def test_more_rows_never_take_more_calls() -> None:
     assert len(prompts) * NEW > calls[0] > calls[1] >= calls[2]
 
 
+@pytest.mark.slow
 def test_a_real_transformer_drafts_from_its_own_weights() -> None:
     lm = small_transformer()
     prompts = [[1, 2, 3], [4, 5, 6, 7, 4, 5]]

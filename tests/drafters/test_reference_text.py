@@ -112,6 +112,7 @@ def test_every_request_finds_its_own_reference() -> None:
         assert out.statistics.per_prompt[0].drafted == 0
 
 
+@pytest.mark.slow
 def test_calls_do_not_depend_on_batch_mates() -> None:
     prompts = random_prompts(4, seed=4)
     reference = answers(prompts)[2]
