@@ -80,7 +80,7 @@ class Likelihood:
 
 @dataclasses.dataclass(frozen=True)
 class _Head:
-    """Reads one value off a scoring model at the last token of a step."""
+    """Reads a scoring model to the end of a step, where one value counts."""
 
     reads = "scorer"
 
@@ -90,24 +90,26 @@ class _Head:
     def last(self, end: jax.Array) -> jax.Array:
         return end
 
-    def contribution(
-        self, outputs: jax.Array, following: jax.Array, position: jax.Array, start: jax.Array, end: jax.Array
-    ) -> jax.Array:
-        counts = position == end[:, None] - 1
-        return jnp.sum(jnp.where(counts, self.value(outputs), 0.0), axis=1)
-
     def finish(self, partial: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
         return partial
 
-    def value(self, outputs: jax.Array) -> jax.Array:
-        raise NotImplementedError
+
+def at_last_token(value: jax.Array, position: jax.Array, end: jax.Array) -> jax.Array:
+    """(b,) the `value` (b, W) of the token before `end` (b,), 0 where it is not among those at `position` (b, W)."""
+    return jnp.sum(jnp.where(position == end[:, None] - 1, value, 0.0), axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class RewardModel(_Head):
     """Sigmoid of a process reward model's one output at a step's last token: the score of RSD (arXiv 2501.19324)."""
 
+    def contribution(
+        self, outputs: jax.Array, following: jax.Array, position: jax.Array, start: jax.Array, end: jax.Array
+    ) -> jax.Array:
+        return at_last_token(self.value(outputs), position, end)
+
     def value(self, outputs: jax.Array) -> jax.Array:
+        """(b, W) float32 the reward at every token."""
         return jax.nn.sigmoid(outputs[:, :, 0])
 
 
@@ -123,7 +125,13 @@ class AdvantageRouter(_Head):
 
     expects: str = "binary"
 
+    def contribution(
+        self, outputs: jax.Array, following: jax.Array, position: jax.Array, start: jax.Array, end: jax.Array
+    ) -> jax.Array:
+        return at_last_token(self.value(outputs), position, end)
+
     def value(self, outputs: jax.Array) -> jax.Array:
+        """(b, W) float32 minus the expected gain, at every token."""
         if self.expects == "advantage":
             return -outputs[:, :, 0]
         if self.expects == "ordinal":
