@@ -14,7 +14,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.models.model_fn import Params
-from jaxspec.train.packing import Forward, answer_blocks, pack, shared_blocks, supervised, take_clean, take_noisy
+from jaxspec.train.packing import (
+    Forward,
+    Packed,
+    answer_blocks,
+    pack,
+    shared_blocks,
+    supervised,
+    take_clean,
+    take_noisy,
+)
+from jaxspec.train.trajectories import jacobi_step
 
 TEACHERS = ("global", "local")
 DIVERGENCES = ("forward", "reverse")
@@ -50,6 +60,8 @@ class ConsistencySettings:
     mean: over all trained `tokens`, or over the means of the `blocks` that have any.
     label_smoothing: of the autoregressive loss.
     include_prompt: whether the autoregressive loss covers the prompt.
+    refinements: most Jacobi steps of the model being trained between a batch's blocks and what the student sees;
+      every block draws its own number of them. Global teacher alone.
     """
 
     teacher: str = "global"
@@ -62,6 +74,7 @@ class ConsistencySettings:
     mean: str = "tokens"
     label_smoothing: float = 0.0
     include_prompt: bool = False
+    refinements: int = 0
 
     def __post_init__(self) -> None:
         choices = {"teacher": TEACHERS, "divergence": DIVERGENCES, "mean": MEANS}
@@ -76,6 +89,12 @@ class ConsistencySettings:
             raise ValueError(f"temperature={self.temperature} must be above 0, and finite")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing={self.label_smoothing} must be at least 0 and below 1")
+        if self.refinements < 0:
+            raise ValueError(f"refinements={self.refinements} is below 0")
+        if self.refinements and self.teacher == "local":
+            raise ValueError(
+                f"refinements={self.refinements} needs teacher='global': the local loss takes both states from data"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +107,6 @@ class Consistency:
     def __call__(
         self, params: Params, batch: ConsistencyBatch, key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        del key  # every draw was made when the batch was
         settings = self.settings
         streams, blocks, block = batch.noisy.shape[1:]
         if streams != (2 if settings.teacher == "local" else 1):
@@ -103,14 +121,19 @@ class Consistency:
             batch.noisy,
             shared_blocks(settings.context, blocks, settings.window),
         )
+        fixed = answer_blocks(batch.tokens, batch.prompt_length, batch.length, blocks, block)
+        noisy = batch.noisy[:, 0]
+        if settings.refinements:
+            noisy = refine(self.forward, params, packed, fixed, noisy, settings.refinements, key)
+            ids = jnp.concatenate([batch.tokens, noisy.reshape(noisy.shape[0], -1)], axis=1)
+            packed = packed._replace(ids=ids)
         logits = forward_logits(self.forward, params, *packed)
         student = take_noisy(logits, sequence, 0, blocks, block)
         if settings.teacher == "local":
             teacher = take_noisy(logits, sequence, 1, blocks, block)
         else:
             teacher = take_clean(logits, batch.prompt_length, blocks, block)
-        fixed = answer_blocks(batch.tokens, batch.prompt_length, batch.length, blocks, block)
-        trained = supervised(batch.noisy[:, 0], fixed, batch.prompt_length, batch.length)
+        trained = supervised(noisy, fixed, batch.prompt_length, batch.length)
         distance = kl_divergence(jax.lax.stop_gradient(teacher), student, settings.divergence, settings.temperature)
         consistency = masked_mean(distance, trained, settings.mean)
         ar, ar_metrics = autoregressive_loss(logits[:, :sequence], batch, settings)
@@ -140,6 +163,34 @@ def consistency(forward: Forward, settings: ConsistencySettings | None = None) -
       settings: None for the published ones.
     """
     return Consistency(forward, ConsistencySettings() if settings is None else settings)
+
+
+def refine(
+    forward: Forward,
+    params: Params,
+    packed: Packed,
+    fixed: jax.Array,
+    noisy: jax.Array,
+    most: int,
+    key: jax.Array,
+) -> jax.Array:
+    """(B, T, n) every block after a random number of Jacobi steps of the model as it is, without gradient.
+
+    Args:
+      forward, params: the model.
+      packed: the clean text and one noisy stream.
+      fixed: (B, T, n) int32 the answer in blocks.
+      noisy: (B, T, n) int32 where the steps begin.
+      most: steps; a block takes 0 to so many, each number as often.
+      key: of the draw.
+    """
+    params = jax.lax.stop_gradient(params)
+    steps = jax.random.randint(key, noisy.shape[:2], 0, most + 1)[:, :, None]
+
+    def advance(step: jax.Array, noisy: jax.Array) -> jax.Array:
+        return jnp.where(step < steps, jacobi_step(forward, params, packed, fixed, noisy), noisy)
+
+    return jax.lax.fori_loop(0, most, advance, noisy)
 
 
 def forward_logits(

@@ -15,9 +15,10 @@ import numpy as np
 from jaxspec.engine.load import load
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import Params
-from jaxspec.tasks.task import find_task
+from jaxspec.tasks.task import Task, find_task
 from jaxspec.train.card import write_card
 from jaxspec.train.consistency import ConsistencySettings, consistency
+from jaxspec.train.given_answers import GivenAnswerBatches
 from jaxspec.train.jacobi_quality import JacobiQuality, jacobi_quality
 from jaxspec.train.monitors import CollapseLimits, CollapseMonitor
 from jaxspec.train.on_policy import RoundSettings, on_policy_round
@@ -25,10 +26,11 @@ from jaxspec.train.packing import PackedForward
 from jaxspec.train.run import DTYPES, MODEL, RUN
 from jaxspec.train.shards import read_shards
 from jaxspec.train.trainer import Monitor, TrainSettings, train
-from jaxspec.train.trajectory_batches import StateChoice, trajectory_batches
+from jaxspec.train.trajectory_batches import StateChoice, TrajectoryBatches, trajectory_batches
 from jaxspec.weights.save import save_model
 
 SHARDS = "trajectories"
+ANSWERS = ("own", "given")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +42,16 @@ class ConsistencyConfig:
       base: the model to start from, as `jaxspec.load` takes it.
       folder: gets trajectories and the run of every round, and the finished checkpoint (`model/`).
       training: steps and optimiser of every round.
-      prompts: prompts answered a round, none of them twice.
+      answers: `own`: the model answers `prompts` prompts and is trained on the trajectories of its answers, as
+        published; `given`: every step takes fresh prompts with the task's own answers, and nothing is collected.
+      prompts: prompts answered a round, none of them twice; for own answers.
       first_prompt: number of the first, beyond what the base has seen.
-      collection: of trajectories.
+      collection: of trajectories; given answers use its `block` and `blocks` alone.
+      tokens: ids a text of given answers, prompt, answer and end.
       rounds: times the model, as it is then, answers and is trained.
       batch_size: answers a step.
-      states: which state of every block a step trains.
+      states: which state of every block a step trains; given answers know the `initial` one alone, and
+        `loss.refinements` leads on from there.
       loss: the objective.
       held_out: prompts to measure on.
       sizes: block sizes to measure.
@@ -59,9 +65,11 @@ class ConsistencyConfig:
     base: str
     folder: str
     training: TrainSettings
+    answers: str = "own"
     prompts: int = 2048
     first_prompt: int = 10_000_000
     collection: RoundSettings = RoundSettings()
+    tokens: int = 160
     rounds: int = 1
     batch_size: int = 16
     states: StateChoice = StateChoice()
@@ -76,9 +84,16 @@ class ConsistencyConfig:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype={self.dtype!r} is not one of {', '.join(DTYPES)}")
-        for name in ("prompts", "rounds", "batch_size", "held_out", "max_new_tokens"):
+        for name in ("prompts", "tokens", "rounds", "batch_size", "held_out", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is below 1")
+        if self.answers not in ANSWERS:
+            raise ValueError(f"answers={self.answers!r} is not one of {', '.join(ANSWERS)}")
+        if self.answers == "given" and (self.states.kind != "initial" or self.loss.teacher != "global"):
+            raise ValueError(
+                f"answers='given' has no trajectories for states.kind={self.states.kind!r} and "
+                f"loss.teacher={self.loss.teacher!r}; set them to initial and global"
+            )
 
 
 class ConsistencyReport(NamedTuple):
@@ -143,11 +158,19 @@ def run_consistency(
         summary=f"`{config.base}` after consistency training by jaxspec, so that it says several tokens a pass.",
         command=command or "jaxspec.train.run_consistency.run_consistency(config)",
         config=config,
-        data=f"Answers of the model itself to {config.prompts:,} generated prompts of `jaxspec.tasks.{config.task}` a "
-        f"round, {config.rounds} round(s); measured on {config.held_out} prompts of the split `held_out`.",
+        data=_data(config),
         quality=_rows("base", before) | _rows("trained", after) | {"minutes of the last call": seconds / 60},
     )
     return ConsistencyReport(folder / MODEL, before, after, seconds, None)
+
+
+def _data(config: ConsistencyConfig) -> str:
+    if config.answers == "given":
+        what = f"{config.training.steps * config.batch_size:,} generated examples, each seen once,"
+    else:
+        what = f"Answers of the model itself to {config.prompts:,} generated prompts"
+    measured = f"measured on {config.held_out} prompts of the split `held_out`"
+    return f"{what} of `jaxspec.tasks.{config.task}` a round, {config.rounds} round(s); {measured}."
 
 
 def _round(
@@ -162,20 +185,11 @@ def _round(
     """Trained parameters, and why training was stopped, or None."""
     task = find_task(config.task)
     seed = config.training.seed
-    first = config.first_prompt + number * config.prompts
-    prompts = [task.example(seed, index, "train")[0] for index in range(first, first + config.prompts)]
-    collection = dataclasses.replace(config.collection, seed=config.collection.seed + number)
     lm = dataclasses.replace(base, params=params)
-    on_policy_round(lm, PackedForward(base.config), prompts, folder / SHARDS, collection)
-    _, trajectories = read_shards(folder / SHARDS, base.config.vocabulary)
-    batches = trajectory_batches(
-        trajectories,
-        base.config.vocabulary,
-        config.batch_size,
-        choice=config.states,
-        teacher=config.loss.teacher,
-        seed=seed,
-    )
+    if config.answers == "given":
+        batches = _given_answers(config, task, number)
+    else:
+        batches = _own_answers(config, lm, task, folder / SHARDS, number)
     forward = PackedForward(base.config, DTYPES[config.dtype], config.checkpoint_layers)
     watching = [CollapseMonitor(CollapseLimits())] if config.watch else []
     result = train(
@@ -188,6 +202,43 @@ def _round(
         resume=resume,
     )
     return result.params, result.stopped
+
+
+def _own_answers(
+    config: ConsistencyConfig, lm: LanguageModel, task: Task, folder: Path, number: int
+) -> TrajectoryBatches:
+    """Batches of the trajectories of the model's own answers, which are collected first unless they are there."""
+    seed = config.training.seed
+    first = config.first_prompt + number * config.prompts
+    prompts = [task.example(seed, index, "train")[0] for index in range(first, first + config.prompts)]
+    collection = dataclasses.replace(config.collection, seed=config.collection.seed + number)
+    on_policy_round(lm, PackedForward(lm.config), prompts, folder, collection)
+    _, trajectories = read_shards(folder, lm.config.vocabulary)
+    return trajectory_batches(
+        trajectories,
+        lm.config.vocabulary,
+        config.batch_size,
+        choice=config.states,
+        teacher=config.loss.teacher,
+        seed=seed,
+    )
+
+
+def _given_answers(config: ConsistencyConfig, task: Task, number: int) -> GivenAnswerBatches:
+    """Batches of the task's answers, from `first_prompt` on, none twice in any round."""
+    seed, tokenizer = config.training.seed, task.tokenizer()
+    first = config.first_prompt + number * config.training.steps * config.batch_size
+    return GivenAnswerBatches(
+        lambda index: task.example(seed, first + index, "train"),
+        tokenizer,
+        config.batch_size,
+        config.tokens,
+        config.collection.blocks,
+        config.collection.block,
+        tokenizer.vocabulary_size,
+        config.states.random_source,
+        seed=seed,
+    )
 
 
 def _quality(lm: LanguageModel, config: ConsistencyConfig, examples: Sequence[tuple[str, str]]) -> list[JacobiQuality]:

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 
 from jaxspec.decode.sampling import argmax
 from jaxspec.models.model_fn import Params
-from jaxspec.train.packing import FILL, Forward, answer_blocks, block_sizes, pack, take_noisy
+from jaxspec.train.packing import FILL, Forward, Packed, answer_blocks, block_sizes, pack, take_noisy
 
 INITIAL = ("prompt", "vocabulary", "repeat")
 
@@ -156,11 +156,30 @@ def collect(
     )
 
 
+def jacobi_step(forward: Forward, params: Params, packed: Packed, fixed: jax.Array, iterate: jax.Array) -> jax.Array:
+    """(B, T, n) the state after `iterate` of every block, in one packed pass.
+
+    Args:
+      forward: see `packing.Forward`.
+      params: of the model.
+      packed: the clean text and one noisy stream, whose ids are replaced by those of `iterate`.
+      fixed: (B, T, n) int32 the answer in blocks. A block's first token follows from the clean text alone: one pass
+        finds it whatever the state.
+      iterate: (B, T, n) int32.
+    """
+    lanes, blocks, block = iterate.shape
+    sequence = packed.ids.shape[1] - blocks * block
+    ids = jnp.concatenate([packed.ids[:, :sequence], iterate.reshape(lanes, -1)], axis=1)
+    logits = forward(params, ids, packed.positions, packed.visible)
+    said = argmax(take_noisy(logits, sequence, 0, blocks, block))[0]
+    return jnp.concatenate([fixed[:, :, :1], said[:, :, :-1]], axis=2)
+
+
 @functools.partial(jax.jit, static_argnames=("forward", "blocks", "block", "vocabulary", "initial", "known_first"))
 def _collect(
     forward, params, tokens, prompt_length, length, request, seed, *, blocks, block, vocabulary, initial, known_first
 ) -> Trajectories:
-    lanes, sequence = tokens.shape
+    lanes = tokens.shape[0]
     fixed = answer_blocks(tokens, prompt_length, length, blocks, block)
     inside = jnp.arange(block, dtype=jnp.int32) < block_sizes(prompt_length, length, blocks, block)[:, :, None]
     start = initial_blocks(seed, request, tokens, prompt_length, blocks, block, vocabulary, initial)
@@ -170,12 +189,7 @@ def _collect(
     packed = pack(tokens, prompt_length, start[:, None], shared=1)
 
     def step(collection: _Collection) -> _Collection:
-        ids = jnp.concatenate([tokens, collection.iterate.reshape(lanes, -1)], axis=1)
-        logits = forward(params, ids, packed.positions, packed.visible)
-        said = argmax(take_noisy(logits, sequence, 0, blocks, block))[0]
-        # The first token follows from the clean text alone: the first pass finds it whatever the start.
-        following = jnp.concatenate([fixed[:, :, :1], said[:, :, :-1]], axis=2)
-        following = jnp.where(inside, following, FILL)
+        following = jnp.where(inside, jacobi_step(forward, params, packed, fixed, collection.iterate), FILL)
         moving = collection.moving & jnp.any(following != collection.iterate, axis=2)
         done = collection.step + 1
         # A block at rest repeats its state, which is what stands behind its last one.

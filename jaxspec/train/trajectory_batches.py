@@ -13,7 +13,7 @@ import numpy as np
 from jaxspec.train.augment import augment
 from jaxspec.train.consistency import ConsistencyBatch
 from jaxspec.train.noise_schedule import MEASURES, ORDERS, noise_ratios, scheduled_states, uniform_states
-from jaxspec.train.packing import FILL
+from jaxspec.train.random_blocks import random_blocks
 from jaxspec.train.trajectories import INITIAL, Trajectories
 
 KINDS = ("uniform", "progressive", "initial")
@@ -83,11 +83,23 @@ class TrajectoryBatches:
         part = Trajectories(*(np.asarray(field)[rows] for field in self.trajectories))
         random = np.random.default_rng((self.seed, 1, step))
         states, count = np.asarray(part.states), np.asarray(part.count)
+        blocks, _, block = states.shape[1:]
         chosen = self._choose(part, random)
         early = augment(states, count, random) if self.choice.augmented else states
         noisy = _take(early, chosen)
         if self.choice.random_share > 0:
-            fresh = self._random_blocks(part, random)
+            fresh = random_blocks(
+                part.tokens,
+                part.prompt_length,
+                part.length,
+                blocks,
+                block,
+                vocabulary=self.vocabulary,
+                source=self.choice.random_source,
+                random=random,
+            )
+            if self.choice.known_first:
+                fresh[:, :, 0] = states[:, :, -1, 0]
             replaced = random.random(count.shape) < self.choice.random_share
             noisy = np.where(replaced[..., None], fresh, noisy)
         streams = [noisy]
@@ -117,24 +129,6 @@ class TrajectoryBatches:
             [noise_ratios(choice.order, choice.window, blocks, random, highest=choice.highest) for _ in range(lanes)]
         )
         return scheduled_states(part.states, count, _sizes(part), ratios, choice.measure)
-
-    def _random_blocks(self, part: Trajectories, random: np.random.Generator) -> np.ndarray:
-        """(B, T, n) fresh random tokens, `FILL` behind the end of an answer."""
-        tokens, states = np.asarray(part.tokens), np.asarray(part.states)
-        lanes, blocks, _, block = states.shape
-        begin = np.asarray(part.prompt_length)[:, None] + np.arange(blocks) * block
-        begin = np.minimum(begin, np.asarray(part.length)[:, None])[..., None]  # (B, T, 1)
-        lane = np.arange(lanes)[:, None, None]
-        uniform = random.random((lanes, blocks, block))
-        if self.choice.random_source == "vocabulary":
-            drawn = np.floor(uniform * self.vocabulary).astype(tokens.dtype)
-        elif self.choice.random_source == "repeat":
-            drawn = np.broadcast_to(tokens[lane, begin - 1], uniform.shape).copy()
-        else:
-            drawn = tokens[lane, np.floor(uniform * begin).astype(np.int64)]
-        if self.choice.known_first:
-            drawn[:, :, 0] = states[:, :, -1, 0]
-        return np.where(np.arange(block) < _sizes(part)[..., None], drawn, FILL)
 
 
 def trajectory_batches(

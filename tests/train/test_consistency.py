@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 from small_trajectories import BLOCK, BLOCKS, FORWARD, SEQUENCE, causal_logits, small_answers, small_trajectories
 
-from jaxspec.train.consistency import ConsistencyBatch, ConsistencySettings, consistency, kl_divergence, masked_mean
-from jaxspec.train.packing import block_sizes, pack, shared_blocks, take_clean, take_noisy
+from jaxspec.train.consistency import (
+    ConsistencyBatch,
+    ConsistencySettings,
+    consistency,
+    kl_divergence,
+    masked_mean,
+    refine,
+)
+from jaxspec.train.packing import FILL, answer_blocks, block_sizes, pack, shared_blocks, take_clean, take_noisy
 
 KEY = jax.random.key(0)
 
@@ -245,3 +252,49 @@ def test_bad_settings_are_refused(change, message):
 def test_batches_for_the_other_loss_are_refused():
     with pytest.raises(ValueError, match="2 noisy streams does not suit teacher='global'"):
         consistency(FORWARD)(perturbed_params(), batch_of(0, 1), KEY)
+
+
+def test_refinements_walk_along_the_trajectory() -> None:
+    """From a trajectory's start, steps of the model that made it lead to its own later states."""
+    data = small_trajectories("vocabulary")
+    params = small_answers().lm.params
+    batch = batch_of(0)._replace(noisy=jnp.asarray(data.states[:, None, :, 0]))
+    packed = pack(batch.tokens, batch.prompt_length, batch.noisy, shared=1)
+    fixed = answer_blocks(batch.tokens, batch.prompt_length, batch.length, BLOCKS, BLOCK)
+    size = np.asarray(block_sizes(batch.prompt_length, batch.length, BLOCKS, BLOCK))
+    inside = np.arange(BLOCK) < size[..., None]
+    seen = set()
+    for seed in range(6):
+        found = refine(FORWARD, params, packed, fixed, batch.noisy[:, 0], 2, jax.random.key(seed))
+        found = np.where(inside, found, FILL)
+        later = [
+            np.take_along_axis(data.states, np.minimum(k, data.count - 1)[..., None, None], 2)[:, :, 0]
+            for k in range(3)
+        ]
+        same = np.stack([(found == state).all(axis=-1) for state in later], axis=-1)
+        known = np.asarray(data.converged) & (size > 0)
+        assert same.any(axis=-1)[known].all()
+        seen |= set(np.argmax(same, axis=-1)[known & (np.asarray(data.count) > 2)].tolist())
+    assert seen == {0, 1, 2}
+
+
+def test_refined_states_train_like_given_ones() -> None:
+    """Loss and gradient are those of a batch that holds the refined states already: no gradient goes through steps."""
+    params, batch = perturbed_params(), batch_of(0)
+    packed = pack(batch.tokens, batch.prompt_length, batch.noisy, shared=1)
+    fixed = answer_blocks(batch.tokens, batch.prompt_length, batch.length, BLOCKS, BLOCK)
+    noisy = refine(FORWARD, params, packed, fixed, batch.noisy[:, 0], 2, KEY)
+    assert (np.asarray(noisy) != np.asarray(batch.noisy[:, 0])).any()
+    (loss, metrics), grad = value_and_grad(ConsistencySettings(refinements=2))(params, batch, KEY)
+    (wanted, same), wanted_grad = value_and_grad(ConsistencySettings())(
+        params, batch._replace(noisy=noisy[:, None]), KEY
+    )
+    np.testing.assert_allclose(loss, wanted, rtol=1e-6)
+    np.testing.assert_allclose(metrics["noisy_accuracy"], same["noisy_accuracy"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), grad, wanted_grad)
+
+
+@pytest.mark.parametrize("settings", [{"refinements": -1}, {"refinements": 1, "teacher": "local"}])
+def test_refinements_that_cannot_be_are_refused(settings) -> None:
+    with pytest.raises(ValueError, match=f"refinements={settings['refinements']}"):
+        ConsistencySettings(**settings)

@@ -68,6 +68,26 @@ def test_from_the_command_line_to_a_model_that_decodes(tmp_path, capsys) -> None
     assert "exists already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_given_answers_need_no_collection(tmp_path) -> None:
+    base = write(tmp_path / "base.yaml", BASE | {"folder": str(tmp_path / "base")})
+    assert main(["train", "--config", base]) == 0
+    given = {"answers": "given", "states": {"kind": "initial"}, "loss": {"refinements": 1}, "rounds": 2}
+    paths = {"base": str(tmp_path / "base" / "model"), "folder": str(tmp_path / "c")}
+    config, go = read_train_config(Path(write(tmp_path / "cllm.yaml", CONSISTENCY | given | paths)))
+    report = go(config)
+    assert [quality.identical for quality in report.after] == [True] * 3
+    assert not list((tmp_path / "c").rglob("trajectories"))
+    assert "12 generated examples, each seen once" in (tmp_path / "c" / "model" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("settings", [{"states": {"kind": "uniform"}}, {"loss": {"teacher": "local"}}])
+def test_given_answers_without_trajectories_are_refused(tmp_path, settings) -> None:
+    given = CONSISTENCY | {"base": "b", "folder": "f", "answers": "given", "states": {"kind": "initial"}} | settings
+    with pytest.raises(ValueError, match="answers='given' has no trajectories"):
+        read_train_config(Path(write(tmp_path / "x.yaml", given)))
+
+
 def test_a_base_of_another_vocabulary_is_refused(tmp_path, tiny_model_folder) -> None:
     path = tmp_path / "cllm.yaml"
     write(path, CONSISTENCY | {"base": str(tiny_model_folder), "folder": str(tmp_path / "c")})

@@ -1,0 +1,45 @@
+"""Fresh random tokens in the place of an answer's blocks, on the host.
+
+Shapes: B answers, L tokens, T blocks, n tokens a block.
+"""
+
+import numpy as np
+
+from jaxspec.train.packing import FILL
+
+
+def random_blocks(
+    tokens: np.ndarray,
+    prompt_length: np.ndarray,
+    length: np.ndarray,
+    blocks: int,
+    block: int,
+    *,
+    vocabulary: int,
+    source: str,
+    random: np.random.Generator,
+) -> np.ndarray:
+    """(B, T, n) int32 random tokens, `FILL` behind the end of an answer.
+
+    Args:
+      tokens: (B, L) int prompt and answer.
+      prompt_length, length: (B,) int, of the prompt, at least 1, and of both.
+      blocks, block: T and n.
+      vocabulary: ids.
+      source: `prompt` draws from the text before the block, `vocabulary` from all ids, `repeat` repeats the token
+        before the block.
+      random: source of the draws.
+    """
+    tokens, length = np.asarray(tokens, np.int32), np.asarray(length)
+    begin = np.asarray(prompt_length)[:, None] + np.arange(blocks) * block
+    begin = np.minimum(begin, length[:, None])[..., None]  # (B, T, 1)
+    lane = np.arange(len(tokens))[:, None, None]
+    uniform = random.random((len(tokens), blocks, block))
+    if source == "vocabulary":
+        drawn = np.floor(uniform * vocabulary).astype(np.int32)
+    elif source == "repeat":
+        drawn = np.broadcast_to(tokens[lane, begin - 1], uniform.shape).copy()
+    else:
+        drawn = tokens[lane, np.floor(uniform * begin).astype(np.int64)]
+    inside = begin + np.arange(block) < length[:, None, None]
+    return np.where(inside, drawn, FILL)
