@@ -16,13 +16,13 @@ import jax.numpy as jnp
 from jaxspec.decode import statistics
 from jaxspec.decode.acceptance import Acceptance
 from jaxspec.decode.commit import Commit, Finish, StopRules, resolve
-from jaxspec.decode.prefill import read_block
+from jaxspec.decode.prefill import read_blocks
 from jaxspec.decode.sampling import SamplingFlags
-from jaxspec.decode.state import FROM_TARGET, LoopState, Requests, Status, context_of, sampling_of
-from jaxspec.decode.tree import tree_of
-from jaxspec.decode.types import Context, Draft, Drafter, Verdict
+from jaxspec.decode.state import FROM_TARGET, LoopState, Requests, Status, context_of
+from jaxspec.decode.types import Context, Draft, Drafter
+from jaxspec.decode.verify import Verified, Verifier, verify
 from jaxspec.models import cache as kv_cache
-from jaxspec.models.model_fn import Block, ModelFn, Params
+from jaxspec.models.model_fn import ModelFn, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,11 +125,11 @@ def prefill_tick(program: Program, inputs: Inputs, state: LoopState) -> LoopStat
     row = state.row[lane]
     start = state.cache.length[lane]
     ids = jax.lax.dynamic_slice(state.requests.tokens, (row, start), (1, program.prefill_width))
-    cache = read_block(program.model_fn, inputs.params, ids, lane, unread[lane], state.cache)
+    reading = read_blocks(program.model_fn, inputs.params, ids, lane, unread[lane][None], state.cache)
     counters = state.requests.statistics
     counters = counters._replace(prefill_calls=counters.prefill_calls.at[row].add(1, mode="drop"))
     requests = state.requests._replace(statistics=counters)
-    return state._replace(requests=requests, cache=cache, ticks=state.ticks + 1)
+    return state._replace(requests=requests, cache=reading.cache, ticks=state.ticks + 1)
 
 
 def decode_tick(program: Program, inputs: Inputs, state: LoopState) -> LoopState:
@@ -137,14 +137,9 @@ def decode_tick(program: Program, inputs: Inputs, state: LoopState) -> LoopState
     drafter = program.drafter
     context = context_of(state)._replace(banned=inputs.banned, step_seconds=inputs.step_seconds)
     draft, drafter_state = drafter.propose(inputs.drafter_params, state.drafter, context)
-    verify = [functools.partial(verify_and_accept, program, inputs, state, context, draft, n) for n in drafter.widths]
-    if len(verify) == 1:
-        verified = verify[0]()
-    else:
-        choice = choose_width(draft, context, drafter.widths, inputs.step_seconds)
-        verified = jax.lax.switch(choice, verify)
-        width = jnp.asarray(drafter.widths, jnp.int32)[choice]
-        draft = draft._replace(valid=draft.valid & (jnp.arange(drafter.nodes) < width))
+    verifier = Verifier(program.model_fn, drafter, program.acceptance, program.flags)
+    verified = verify(verifier, inputs.params, state.cache, jnp.int32(0), context, draft)
+    draft = draft.within(verified.width)
     requests = state.requests
     row = jnp.minimum(state.row, requests.length.shape[0] - 1)
     decision = resolve(
@@ -159,62 +154,6 @@ def decode_tick(program: Program, inputs: Inputs, state: LoopState) -> LoopState
     state = commit(state, context, draft, verified, decision)
     drafter_state = drafter.observe(inputs.drafter_params, drafter_state, context, draft, verified.verdict)
     return state._replace(drafter=drafter_state, ticks=state.ticks + 1, decode_ticks=state.decode_ticks + 1)
-
-
-class Verified(NamedTuple):
-    """A draft's verdict with the cache entries of its accepted path.
-
-    Attributes:
-      verdict: see there.
-      keys, values: per layer, (B, K, D + 1, H), in order of depth; undefined beyond the path.
-    """
-
-    verdict: Verdict
-    keys: tuple[jax.Array, ...]
-    values: tuple[jax.Array, ...]
-
-
-def verify_and_accept(
-    program: Program, inputs: Inputs, state: LoopState, context: Context, draft: Draft, nodes: int
-) -> Verified:
-    """The target's one pass over the first `nodes` nodes of all lanes' drafts, and what it makes of them."""
-    drafter = program.drafter
-    tree = tree_of(context.root, draft.first(nodes), drafter.depth)
-    block = Block(tree.ids, tree.depth, tree.ancestors, jnp.int32(0))
-    output = program.model_fn(inputs.params, block, state.cache)
-    assert output.logits is not None
-    verdict = program.acceptance.accept(
-        output.logits,
-        tree,
-        drafter.depth,
-        context,
-        sampling_of(state),
-        program.flags,
-        inputs.banned,
-        drafter.top,
-    )
-    missing = ((0, 0), (0, drafter.nodes - nodes))
-    verdict = verdict._replace(
-        chosen=jnp.pad(verdict.chosen, missing, constant_values=-1),
-        top=jnp.pad(verdict.top, (*missing, (0, 0)), constant_values=-1),
-    )
-
-    def along_path(entries: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(entries, verdict.path[:, None, :, None], axis=2)
-
-    return Verified(verdict, tuple(map(along_path, output.keys)), tuple(map(along_path, output.values)))
-
-
-def choose_width(draft: Draft, context: Context, widths: tuple[int, ...], step_seconds: jax.Array) -> jax.Array:
-    """Index () of the width with the most expected tokens a second, all live lanes together.
-
-    Whether a node is valid is the drafter's to put into its gain, because what is drawn must not always show there.
-    """
-    assert draft.gain is not None, "a drafter with several widths must say what its nodes are worth"
-    gain = jnp.sum(jnp.where(context.live[:, None], draft.gain, 0.0), axis=0)
-    upto = jnp.concatenate([jnp.zeros((1,)), jnp.cumsum(gain)])
-    tokens = jnp.sum(context.live.astype(jnp.float32)) + upto[jnp.asarray(widths)]
-    return jnp.argmax(tokens / step_seconds)
 
 
 def commit(state: LoopState, context: Context, draft: Draft, verified: Verified, decision: Commit) -> LoopState:

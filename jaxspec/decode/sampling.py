@@ -39,6 +39,19 @@ class Sampling(NamedTuple):
     seed: Leaf
 
 
+def plain_sampling(rows: int) -> Sampling:
+    """Greedy, with every transform off."""
+    zeros, ones = jnp.zeros((rows,), jnp.float32), jnp.ones((rows,), jnp.float32)
+    return Sampling(
+        temperature=zeros,
+        top_k=jnp.zeros((rows,), jnp.int32),
+        top_p=ones,
+        min_p=zeros,
+        repetition_penalty=ones,
+        seed=jnp.zeros((rows,), jnp.uint32),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class SamplingFlags:
     """Which transforms are compiled in; a job without one does not pay for it."""

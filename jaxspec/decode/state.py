@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode import statistics
-from jaxspec.decode.sampling import Leaf, Sampling
+from jaxspec.decode.sampling import Leaf, Sampling, plain_sampling
 from jaxspec.decode.statistics import Statistics
 from jaxspec.decode.types import Context
 from jaxspec.models.cache import KVCache
@@ -97,14 +97,7 @@ def empty_requests(rows: int, tokens: int, sources: int, depth: int) -> Requests
         status=full(Status.EMPTY),
         finish=full(0),
         stop_state=full(0),
-        sampling=Sampling(
-            temperature=jnp.zeros((rows,), jnp.float32),
-            top_k=full(0),
-            top_p=jnp.ones((rows,), jnp.float32),
-            min_p=jnp.zeros((rows,), jnp.float32),
-            repetition_penalty=jnp.ones((rows,), jnp.float32),
-            seed=jnp.zeros((rows,), jnp.uint32),
-        ),
+        sampling=plain_sampling(rows),
         statistics=statistics.empty(rows, sources, depth),
     )
 

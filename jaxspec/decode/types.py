@@ -7,6 +7,7 @@ draft below its root: block node 0 is the last committed token and block node j 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 
 from jaxspec.decode.sampling import Sampling
 
@@ -74,6 +75,10 @@ class Draft(NamedTuple):
     def first(self, nodes: int) -> "Draft":
         """The first `nodes` nodes, a tree because parents precede children."""
         return jax.tree.map(lambda field: field[:, :nodes], self)
+
+    def within(self, width: jax.Array) -> "Draft":
+        """The same nodes, of which those beyond the first `width` are not valid."""
+        return self._replace(valid=self.valid & (jnp.arange(self.valid.shape[1]) < width))
 
 
 class Verdict(NamedTuple):

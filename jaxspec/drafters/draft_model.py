@@ -23,7 +23,7 @@ import numpy as np
 from jaxspec.decode import sampling
 from jaxspec.decode.acceptance import Drawing
 from jaxspec.decode.binding import Binding
-from jaxspec.decode.prefill import read_block
+from jaxspec.decode.prefill import read_blocks
 from jaxspec.decode.types import Context, Draft, Verdict
 from jaxspec.drafters.vocabulary import Translation, translate
 from jaxspec.models import cache as kv_cache
@@ -302,7 +302,7 @@ class DraftModel:
             ids = jax.lax.dynamic_slice(context.tokens, (lane, cache.length[lane]), (1, width))
             ids = _translated(params.translation, ids)
             assert self.model is not None
-            return read_block(self.model, params.weights, ids, lane, missing[lane], cache)
+            return read_blocks(self.model, params.weights, ids, lane, missing[lane][None], cache).cache
 
         return jax.lax.while_loop(lambda cache: jnp.any(unread(cache) >= BLOCK), read_one, cache)
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxspec.decode import sampling
 from jaxspec.decode.acceptance import Acceptance, Coupled, Greedy
 from jaxspec.decode.binding import Binding, bind, of_target
 from jaxspec.decode.commit import StopRules
@@ -19,7 +18,7 @@ from jaxspec.decode.stop import build_stop_table
 from jaxspec.decode.types import Drafter
 from jaxspec.decode.typical import Typical
 from jaxspec.drafters.padded import padded
-from jaxspec.engine.request import Request, check_room
+from jaxspec.engine.request import Request, check_room, flags_of_requests
 from jaxspec.engine.serve import UNLIMITED, Shape, init_state
 from jaxspec.models.language_model import LanguageModel
 
@@ -108,14 +107,7 @@ def build_job(
         if not drafter.is_chain:
             raise ValueError(f"strict=True needs a drafter whose drafts are chains, and {drafter} proposes trees")
         model, drafter = lm.strict_model(), padded(drafter, strict_nodes)
-    flags = sampling.flags_of(
-        temperature=[r.temperature for r in requests],
-        top_k=[r.top_k for r in requests],
-        top_p=[r.top_p for r in requests],
-        min_p=[r.min_p for r in requests],
-        repetition_penalty=[r.repetition_penalty for r in requests],
-        banned=len(banned_ids) > 0,
-    )
+    flags = flags_of_requests(requests, banned=len(banned_ids) > 0)
     acceptance = _acceptance(acceptance, flags.stochastic)
     binding = Binding(lm.config.vocabulary, flags, acceptance.drawing, width)
     program = Program(model, bind(drafter, binding), acceptance, flags, width)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from jaxspec.decode.sampling import SamplingFlags, flags_of
 from jaxspec.models.language_model import LanguageModel
 
 
@@ -24,6 +25,18 @@ class Request:
     min_p: float
     repetition_penalty: float
     seed: int
+
+
+def flags_of_requests(requests: Sequence[Request], *, banned: bool = False) -> SamplingFlags:
+    """What has to be compiled in for these requests, and for bans if there are any."""
+    return flags_of(
+        temperature=[r.temperature for r in requests],
+        top_k=[r.top_k for r in requests],
+        top_p=[r.top_p for r in requests],
+        min_p=[r.min_p for r in requests],
+        repetition_penalty=[r.repetition_penalty for r in requests],
+        banned=banned,
+    )
 
 
 def encode_prompts(lm: LanguageModel, prompts: Sequence[str | Sequence[int]], *, chat: bool) -> list[tuple[int, ...]]:

@@ -15,10 +15,10 @@ import numpy as np
 from jaxspec.decode import state as loop_state
 from jaxspec.decode.commit import Finish
 from jaxspec.decode.loop import Inputs, Program, run_slice
-from jaxspec.decode.sampling import Sampling
 from jaxspec.decode.state import FROM_PROMPT, LoopState, Requests, Status, context_of
 from jaxspec.decode.statistics import Statistics
 from jaxspec.decode.types import Drafter
+from jaxspec.engine.fresh_rows import fresh_rows
 from jaxspec.engine.request import Request
 from jaxspec.models.cache import init_cache
 from jaxspec.models.config import ModelConfig
@@ -156,40 +156,21 @@ def _rows_of(
     state: LoopState, requests: Sequence[Request], owner: np.ndarray, free: np.ndarray
 ) -> tuple[Requests, np.ndarray]:
     rows, length = state.requests.tokens.shape
-    replace = np.zeros((rows,), bool)
-    replace[free] = True
-    fresh = {int(row): requests[int(owner[row])] for row in free}
-
-    def column(dtype: Any, value: Any) -> np.ndarray:
-        return np.array([value(fresh[row]) if row in fresh else 0 for row in range(rows)], dtype)
-
-    tokens = np.zeros((rows, length), np.int32)
-    for row, request in fresh.items():
-        tokens[row, : len(request.ids)] = request.ids
-    prompt_length = column(np.int32, lambda r: len(r.ids))
-    sampling = Sampling(
-        temperature=column(np.float32, lambda r: r.temperature),
-        top_k=column(np.int32, lambda r: r.top_k),
-        top_p=column(np.float32, lambda r: r.top_p),
-        min_p=column(np.float32, lambda r: r.min_p),
-        repetition_penalty=column(np.float32, lambda r: r.repetition_penalty),
-        seed=column(np.uint32, lambda r: r.seed),
-    )
-    statistics = Statistics(*(np.zeros(leaf.shape, leaf.dtype) for leaf in state.requests.statistics))
+    fresh = fresh_rows(length, requests, owner, free)
     new = Requests(
-        tokens=tokens,
+        tokens=fresh.tokens,
         source=np.full((rows, length), FROM_PROMPT, np.int8),
-        prompt_length=prompt_length,
-        length=prompt_length,
-        limit=column(np.int32, lambda r: len(r.ids) + r.max_new_tokens),
-        ticket=np.where(replace, owner, 0).astype(np.int32),
-        status=np.where(replace, int(Status.WAITING), 0).astype(np.int32),
+        prompt_length=fresh.prompt_length,
+        length=fresh.prompt_length,
+        limit=fresh.limit,
+        ticket=fresh.ticket,
+        status=fresh.status,
         finish=np.zeros((rows,), np.int32),
         stop_state=np.zeros((rows,), np.int32),
-        sampling=sampling,
-        statistics=statistics,
+        sampling=fresh.sampling,
+        statistics=Statistics(*(np.zeros(leaf.shape, leaf.dtype) for leaf in state.requests.statistics)),
     )
-    return new, replace
+    return new, fresh.replace
 
 
 def _collect(requests: Requests, owner: np.ndarray, *, partial: bool) -> list[Progress]:

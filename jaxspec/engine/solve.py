@@ -13,9 +13,9 @@ import numpy as np
 
 from jaxspec.conformal.calibrator import checked_state
 from jaxspec.decode import sampling
-from jaxspec.decode.sampling import Sampling
 from jaxspec.decode.state import Status
 from jaxspec.decode.types import Drafter
+from jaxspec.engine.fresh_rows import fresh_rows
 from jaxspec.engine.request import Request, encode_prompts
 from jaxspec.engine.solution import Solution, Solved, solved_of, statistics_of
 from jaxspec.engine.step_job import StepJob, StepSettings, build_step_job
@@ -234,37 +234,20 @@ def _rows(
     state: StepLoopState, requests: Sequence[Request], owner: np.ndarray, free: np.ndarray, samples: int
 ) -> tuple[Problems, np.ndarray]:
     rows, length = state.problems.tokens.shape
-    replace = np.zeros((rows,), bool)
-    replace[free] = True
-    fresh = {int(row): requests[int(owner[row])] for row in free}
-
-    def column(dtype: Any, value: Any) -> np.ndarray:
-        return np.array([value(fresh[row]) if row in fresh else 0 for row in range(rows)], dtype)
-
-    tokens = np.zeros((rows, length), np.int32)
-    for row, request in fresh.items():
-        tokens[row, : len(request.ids)] = request.ids
-    prompt_length = column(np.int32, lambda r: len(r.ids))
+    fresh = fresh_rows(length, requests, owner, free)
     zeros = np.zeros((rows,), np.int32)
     new = Problems(
-        tokens=tokens,
-        prompt_length=prompt_length,
-        length=prompt_length,
-        limit=column(np.int32, lambda r: len(r.ids) + r.max_new_tokens),
-        ticket=np.where(replace, owner, 0).astype(np.int32),
-        question=np.where(replace, owner // samples, 0).astype(np.int32),
-        status=np.where(replace, int(Status.WAITING), 0).astype(np.int32),
+        tokens=fresh.tokens,
+        prompt_length=fresh.prompt_length,
+        length=fresh.prompt_length,
+        limit=fresh.limit,
+        ticket=fresh.ticket,
+        question=np.where(fresh.replace, owner // samples, 0).astype(np.int32),
+        status=fresh.status,
         finish=zeros,
         stop_state=zeros,
-        sampling=Sampling(
-            temperature=column(np.float32, lambda r: r.temperature),
-            top_k=column(np.int32, lambda r: r.top_k),
-            top_p=column(np.float32, lambda r: r.top_p),
-            min_p=column(np.float32, lambda r: r.min_p),
-            repetition_penalty=column(np.float32, lambda r: r.repetition_penalty),
-            seed=column(np.uint32, lambda r: r.seed),
-        ),
+        sampling=fresh.sampling,
         trace=Trace(*(np.zeros(leaf.shape, leaf.dtype) for leaf in state.problems.trace)),
         work=Work(*(np.zeros(leaf.shape, leaf.dtype) for leaf in state.problems.work)),
     )
-    return new, replace
+    return new, fresh.replace

@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxspec.decode import sampling
 from jaxspec.decode.acceptance import Coupled, Greedy
 from jaxspec.decode.binding import Binding, bind, of_target
 from jaxspec.decode.types import Drafter
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.drafters.vocabulary import compare, tokens_of
 from jaxspec.engine.job import banned_mask, power_of_two, stop_rules
-from jaxspec.engine.request import Request, check_room
+from jaxspec.engine.request import Request, check_room, flags_of_requests
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.steps.program import Model, ModelInputs, StepInputs, StepProgram
 from jaxspec.steps.segmentation import Segmentation, step_rules
@@ -108,14 +107,7 @@ def build_step_job(
     if reading and policy.scorer.reads == "scorer" and scorer is None:  # type: ignore[union-attr]
         raise ValueError(f"policy {policy.name!r} scores steps with a model of its own; pass scorer=...")
     on_cpu = jax.default_backend() == "cpu"
-    flags = sampling.flags_of(
-        temperature=[r.temperature for r in requests],
-        top_k=[r.top_k for r in requests],
-        top_p=[r.top_p for r in requests],
-        min_p=[r.min_p for r in requests],
-        repetition_penalty=[r.repetition_penalty for r in requests],
-        banned=False,
-    )
+    flags = flags_of_requests(requests)
     acceptance = Coupled() if flags.stochastic else Greedy()
     width = 64 if on_cpu else 256
     binding = Binding(target.config.vocabulary, flags, acceptance.drawing, width)

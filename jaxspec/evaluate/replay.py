@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxspec.decode import statistics
-from jaxspec.decode.loop import choose_width
 from jaxspec.decode.statistics import Statistics
 from jaxspec.decode.tree import longest_accepted, tree_of
 from jaxspec.decode.types import Context, Draft, Drafter, Verdict
+from jaxspec.decode.verify import choose_width
 from jaxspec.engine.result import GenerationStatistics, statistics_of, total
 from jaxspec.evaluate.recording import UNKNOWN, Recording
 from jaxspec.models.language_model import LanguageModel

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxspec.models import cache as kv_cache
+from jaxspec.decode.prefill import read_blocks
 from jaxspec.models.cache import KVCache
-from jaxspec.models.model_fn import ModelFn, Params, chain_block
+from jaxspec.models.model_fn import ModelFn, Params
 from jaxspec.steps.program import StepProgram
 from jaxspec.steps.state import StepLoopState, row_of, start_of
 from jaxspec.steps.types import ReadingScorer
@@ -59,22 +59,18 @@ def read(
     last = tokens.shape[1] - 1
     ids = jnp.take_along_axis(tokens, jnp.minimum(position, last), axis=1)
     ids = jnp.where(position < goal[index][:, None], ids, 0)
-    output = model_fn(params, chain_block(ids)._replace(lane=index), cache, with_logits=scorer is not None)
-    # A text whose keys are no numbers is past saving, so the rest of it is skipped. What that also does is tie the
-    # writes to the pass: XLA would copy the cache to be safe if it could not see that all reads come first.
-    broken = jnp.isnan(output.keys[-1][:, 0, 0, 0])
-    count = jnp.where(broken, unread[index], jnp.minimum(unread[index], program.read_width))
+    reading = read_blocks(model_fn, params, ids, index, unread[index], cache, with_logits=scorer is not None)
     contribution = jnp.zeros((lanes,), jnp.float32)
     if scorer is not None:
-        assert output.logits is not None
+        assert reading.logits is not None
         following = jnp.take_along_axis(tokens, jnp.minimum(position + 1, last), axis=1)
         start, end = start_of(state)[index], state.lanes.written[index]
         # Positions beyond what this pass was to read must add nothing, though their outputs exist.
-        inside = jnp.where(offset < count[:, None], position, jnp.iinfo(jnp.int32).max)
-        added = scorer.contribution(output.logits, following, inside, start, end)
-        contribution = contribution.at[index].set(jnp.where(broken, jnp.nan, added))
+        inside = jnp.where(offset < reading.count[:, None], position, jnp.iinfo(jnp.int32).max)
+        added = scorer.contribution(reading.logits, following, inside, start, end)
+        contribution = contribution.at[index].set(jnp.where(reading.broken, jnp.nan, added))
     return Read(
-        cache=kv_cache.append(cache, output.keys, output.values, count, index),
+        cache=reading.cache,
         contribution=contribution,
-        count=jnp.zeros((lanes,), jnp.int32).at[index].set(count),
+        count=jnp.zeros((lanes,), jnp.int32).at[index].set(reading.count),
     )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxspec.decode.sampling import Leaf, Sampling
+from jaxspec.decode.sampling import Leaf, Sampling, plain_sampling
 from jaxspec.decode.state import Status
 from jaxspec.models.cache import KVCache
 from jaxspec.steps.segmentation import StepState, start_steps
@@ -237,14 +237,7 @@ def empty_problems(rows: int, tokens: int, steps: int) -> Problems:
         status=full(Status.EMPTY),
         finish=full(0),
         stop_state=full(0),
-        sampling=Sampling(
-            temperature=jnp.zeros((rows,), jnp.float32),
-            top_k=full(0),
-            top_p=jnp.ones((rows,), jnp.float32),
-            min_p=jnp.zeros((rows,), jnp.float32),
-            repetition_penalty=jnp.ones((rows,), jnp.float32),
-            seed=jnp.zeros((rows,), jnp.uint32),
-        ),
+        sampling=plain_sampling(rows),
         trace=Trace(
             count=full(0),
             end=table(jnp.int32),

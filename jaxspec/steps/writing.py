@@ -12,12 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.commit import Finish, resolve
-from jaxspec.decode.loop import choose_width
 from jaxspec.decode.stop import advance
-from jaxspec.decode.tree import tree_of
 from jaxspec.decode.types import Context, Draft, Verdict
+from jaxspec.decode.verify import Verifier, verify
 from jaxspec.models import cache as kv_cache
-from jaxspec.models.model_fn import Block
 from jaxspec.steps.program import Model, ModelInputs, StepInputs, StepProgram
 from jaxspec.steps.segmentation import StepEnd, cut_step
 from jaxspec.steps.state import StepLoopState, Writer, row_of
@@ -81,37 +79,10 @@ def write(
 
     lane_fields = context._replace(banned=None, step_seconds=None)
     rows_context = rows(lane_fields)._replace(banned=inputs.banned, step_seconds=model_inputs.step_seconds)
-    rows_draft = rows(draft)
+    verifier = Verifier(model.model_fn, model.drafter, program.acceptance, program.flags)
     lane = jnp.int32(0) if everyone else index
-
-    def verify(nodes: int) -> tuple[Verdict, Any, Any]:
-        tree = tree_of(rows_context.root, rows_draft.first(nodes), model.drafter.depth)
-        block = Block(tree.ids, tree.depth, tree.ancestors, lane)
-        output = model.model_fn(model_inputs.params, block, writer.cache)
-        assert output.logits is not None
-        verdict = program.acceptance.accept(
-            output.logits, tree, model.drafter.depth, rows_context, rows_context.sampling, program.flags,
-            inputs.banned, model.drafter.top,
-        )  # fmt: skip
-        missing = ((0, 0), (0, model.drafter.nodes - nodes))
-        verdict = verdict._replace(
-            chosen=jnp.pad(verdict.chosen, missing, constant_values=-1),
-            top=jnp.pad(verdict.top, (*missing, (0, 0)), constant_values=-1),
-        )
-
-        def along_path(entries: jax.Array) -> jax.Array:
-            return jnp.take_along_axis(entries, verdict.path[:, None, :, None], axis=2)
-
-        return verdict, tuple(map(along_path, output.keys)), tuple(map(along_path, output.values))
-
-    widths = model.drafter.widths
-    if len(widths) == 1:
-        verdict, keys, values = verify(widths[0])
-    else:
-        width = choose_width(rows_draft, rows_context, widths, model_inputs.step_seconds)
-        verdict, keys, values = jax.lax.switch(width, [lambda n=n: verify(n) for n in widths])
-        inside = jnp.arange(model.drafter.nodes) < jnp.asarray(widths, jnp.int32)[width]
-        draft = draft._replace(valid=draft.valid & inside)
+    verified = verify(verifier, model_inputs.params, writer.cache, lane, rows_context, rows(draft))
+    verdict, draft = verified.verdict, draft.within(verified.width)
 
     row = row_of(state)[index]
     stop_state = lanes.stop_state[index]
@@ -148,7 +119,7 @@ def write(
         stop_state=back(stop_state, lanes.stop_state),
         finish=back(finish, lanes.finish),
     )
-    cache = kv_cache.append(writer.cache, keys, values, count, None if everyone else index)
+    cache = kv_cache.append(writer.cache, verified.keys, verified.values, count, None if everyone else index)
     whole = _to_lanes(verdict, index, draft, count_of_lanes) if not everyone else verdict
     drafter_state = model.drafter.observe(model_inputs.drafter_params, drafter_state, context, draft, whole)
     nothing = jnp.zeros((count_of_lanes,), jnp.int32)

@@ -10,8 +10,8 @@ from toy_model import greedy_continuation, toy_model
 
 import jaxspec
 from jaxspec import drafters
-from jaxspec.decode.loop import choose_width
 from jaxspec.decode.types import Context, Draft, Verdict
+from jaxspec.decode.verify import choose_width
 from jaxspec.drafters.merge import best_nodes, join, path_hash, prefix_hash, representatives
 from jaxspec.drafters.mix import came_true
 
