@@ -32,7 +32,7 @@ class LearningFreeBenchmark:
     """Settings of this benchmark; see configs/learning_free.yaml."""
 
     model: str
-    dtype: str
+    dtypes: tuple[str, ...]
     max_new_tokens: int
     prompts: int
     rounds: int
@@ -54,7 +54,7 @@ def peers_of(lm: jaxspec.LanguageModel, config: LearningFreeBenchmark) -> dict[s
 
 def measure(config: LearningFreeBenchmark, files: list[Path]) -> list[dict]:
     """One row a category and drafter."""
-    lm = jaxspec.load(config.model, dtype=config.dtype)
+    lm, *also = (jaxspec.load(config.model, dtype=dtype) for dtype in config.dtypes)
     drafters = {text: parse_drafter(text) for text in config.drafters}
     peers = peers_of(lm, config)
     can_chat = lm.tokenizer is not None and lm.tokenizer.has_chat_template
@@ -69,6 +69,7 @@ def measure(config: LearningFreeBenchmark, files: list[Path]) -> list[dict]:
                 chat=asked and can_chat,
                 rounds=config.rounds,
                 peers=peers,
+                also=also,
             )
             rows += [_line(file.stem, category, row) for row in found]
             for line in rows[-len(found) :]:
@@ -82,7 +83,7 @@ def _line(file: str, category: str, row: BenchRow) -> dict:
         "drafter": row.drafter,
         "tokens / call": row.tokens_per_call,
         "speed / plain": "-" if row.speed_ratio is None else row.speed_ratio,
-        "identical": "yes" if row.identical else "no",
+        "identical": "yes" if row.identical else f"{row.same:.0%}",
         "prompts": row.prompts,
         "accepted by source": ", ".join(f"{name} {share:.1%}" for name, share in row.sources.items()) or "-",
     }

@@ -167,7 +167,7 @@ def _bench_line(row: BenchRow) -> dict[str, Any]:
         "drafter": row.drafter,
         "tokens / call": row.tokens_per_call,
         "speed / plain": "-" if row.speed_ratio is None else row.speed_ratio,
-        "identical": "yes" if row.identical else "no",
+        "identical": "yes" if row.identical else f"{row.same:.0%} of prompts",
         "accepted by source": ", ".join(f"{name} {share:.0%}" for name, share in row.sources.items()) or "-",
     }
 

@@ -2,15 +2,19 @@
 
 Every round decodes every prompt with every drafter in turn, so that a busy machine slows all alike; times are decode
 time alone, and a speed ratio is of medians over rounds. A drafter whose ids differ has no speed ratio. Other decoders
-of the same model may run beside them.
+of the same model may run beside them, and the same model in other precisions: each drafter is then compared id by id
+with plain decoding in its own precision, and in time with the fastest plain decoding there is.
 """
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from jaxspec.decode.types import Drafter
 from jaxspec.drafters.autoregressive import autoregressive
+from jaxspec.drafters.spec import PLAIN
 from jaxspec.engine.generate import generate
 from jaxspec.engine.request import encode_prompts
 from jaxspec.engine.result import GenerationStatistics, total
@@ -42,8 +46,10 @@ class BenchRow(NamedTuple):
       prompts: how many.
       tokens: generated.
       tokens_per_call: of the target.
-      speed_ratio: plain decode seconds over its own; None when its ids differ.
+      speed_ratio: decode seconds of the fastest plain decoding over its own. None when ids differ; in a precision
+        below float32, where a near tie may fall either way, over the prompts whose ids are the same, if any.
       identical: whether all ids equal plain decoding's.
+      same: share of prompts whose ids do.
       sources: share of each source's drafted nodes that were accepted.
     """
 
@@ -53,6 +59,7 @@ class BenchRow(NamedTuple):
     tokens_per_call: float
     speed_ratio: float | None
     identical: bool
+    same: float
     sources: dict[str, float]
 
 
@@ -65,18 +72,20 @@ def bench(
     chat: bool = False,
     rounds: int = 1,
     peers: Mapping[str, Peer] | None = None,
+    also: Sequence[LanguageModel] = (),
     advance: Callable[[], None] = lambda: None,
 ) -> list[BenchRow]:
-    """One row for each of `drafters` and `peers`.
+    """One row for each of `drafters` and `peers`; and for plain decoding and the drafters in every other precision.
 
     Args:
       lm: the target.
       prompts: at least one.
-      drafters: by name.
+      drafters: by name; `plain` is plain decoding.
       max_new_tokens: of every text.
       chat: put prompts into the chat template.
       rounds: timed runs of every prompt with every drafter.
       peers: other decoders, by name.
+      also: the target in other precisions; their rows are named after it.
       advance: called after every prompt of every round.
 
     Raises:
@@ -90,20 +99,35 @@ def bench(
         "max_new_tokens": max_new_tokens,
         "cache": -(-(max(map(len, encoded)) + max_new_tokens) // 512) * 512,
     }
-    contenders: dict[str, Peer] = {"": _own(lm, autoregressive(), options)}  # the empty name: what all compare with
-    contenders |= {name: _own(lm, drafter, options) for name, drafter in drafters.items()}
-    contenders |= peers or {}
-    for run in contenders.values():
-        run(encoded[0], max_new_tokens)
+    contenders: dict[str, _Contender] = {}
+    for model in (lm, *also):
+        precision = "" if model is lm else f", {jnp.dtype(model.dtype).name}"
+        exact = model.dtype == jnp.float32
+        for name, drafter in (dict(drafters) | {PLAIN: autoregressive()}).items():
+            contenders[name + precision] = _Contender(_own(model, drafter, options), PLAIN + precision, exact)
+        if model is lm:
+            contenders |= {name: _Contender(run, PLAIN, exact=True) for name, run in (peers or {}).items()}
+    for contender in contenders.values():
+        contender.run(encoded[0], max_new_tokens)
     runs: dict[str, list[list[PeerRun]]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for mine in runs.values():
             mine.append([])
         for ids in encoded:
-            for name, run in contenders.items():
-                runs[name][-1].append(run(ids, max_new_tokens))
+            for name, contender in contenders.items():
+                runs[name][-1].append(contender.run(ids, max_new_tokens))
             advance()
-    return [_row(name, runs[name], runs[""]) for name in contenders if name]
+    plains = [runs[name] for name in dict.fromkeys(contender.plain for contender in contenders.values())]
+    asked = [name for name in contenders if name != PLAIN or PLAIN in drafters]
+    return [_row(name, runs[name], runs[contenders[name].plain], plains, contenders[name].exact) for name in asked]
+
+
+class _Contender(NamedTuple):
+    """A decoder, the name of the plain decoding it must equal, and whether it must to the last id."""
+
+    run: Peer
+    plain: str
+    exact: bool
 
 
 class _OwnRun(NamedTuple):
@@ -123,22 +147,35 @@ def _own(lm: LanguageModel, drafter: Drafter, options: dict[str, Any]) -> Callab
     return run
 
 
-def _row(name: str, rounds: Sequence[Sequence[PeerRun]], plain: Sequence[Sequence[PeerRun]]) -> BenchRow:
+def _row(
+    name: str,
+    rounds: Sequence[Sequence[PeerRun]],
+    own_plain: Sequence[Sequence[PeerRun]],
+    plains: Sequence[Sequence[Sequence[PeerRun]]],
+    exact: bool,
+) -> BenchRow:
     runs = rounds[0]
-    identical = all(list(ours.ids) == list(theirs.ids) for ours, theirs in zip(runs, plain[0], strict=True))
+    same = [list(ours.ids) == list(theirs.ids) for ours, theirs in zip(runs, own_plain[0], strict=True)]
     tokens, calls = sum(len(run.ids) for run in runs), sum(run.calls for run in runs)
     statistics_of_runs = [run.statistics for run in runs if isinstance(run, _OwnRun)]
     by_source = total(statistics_of_runs).by_source if statistics_of_runs else {}
+    ratio = None
+    if all(same) if exact else any(same):
+        ratio = min(_median_seconds(plain, same) for plain in plains) / _median_seconds(rounds, same)
     return BenchRow(
         drafter=name,
         prompts=len(runs),
         tokens=tokens,
         tokens_per_call=tokens / calls if calls else 0.0,
-        speed_ratio=_median_seconds(plain) / _median_seconds(rounds) if identical else None,
-        identical=identical,
+        speed_ratio=ratio,
+        identical=all(same),
+        same=sum(same) / len(same),
         sources={source: accepted / drafted if drafted else 0.0 for source, (drafted, accepted) in by_source.items()},
     )
 
 
-def _median_seconds(rounds: Sequence[Sequence[PeerRun]]) -> float:
-    return statistics.median(sum(run.seconds for run in runs) for runs in rounds)
+def _median_seconds(rounds: Sequence[Sequence[PeerRun]], which: Sequence[bool]) -> float:
+    """Median over rounds of the time that the prompts `which` took."""
+    return statistics.median(
+        sum(run.seconds for run, counts in zip(runs, which, strict=True) if counts) for runs in rounds
+    )

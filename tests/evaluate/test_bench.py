@@ -1,0 +1,59 @@
+"""Rows of a comparison: what they are compared with, and what differing ids do to them."""
+
+import pytest
+
+import jaxspec
+from jaxspec.drafters.context_ngram import context_ngram
+from jaxspec.evaluate.bench import PeerRun, bench
+
+PROMPTS = ["one two one two one", "a b c a b c a"]
+TOKENS = 10
+
+
+@pytest.fixture(scope="module")
+def lm(tiny_model_folder):
+    return jaxspec.load(tiny_model_folder, dtype="float32")
+
+
+def peer(lm, seconds: float, wrong: bool = False):
+    """Decodes as the model does, but for the last id if `wrong`, and says how long it took."""
+
+    def run(ids, max_new_tokens) -> PeerRun:
+        said = jaxspec.generate(lm, list(ids), max_new_tokens=max_new_tokens).ids[0]
+        return PeerRun([*said[:-1], said[-1] ^ wrong], len(said), seconds)
+
+    return run
+
+
+def test_peers_and_drafters_stand_beside_plain_decoding(lm) -> None:
+    peers = {"slow": peer(lm, 1e9), "wrong": peer(lm, 1.0, wrong=True)}
+    rows = bench(lm, PROMPTS, {"copy": context_ngram(3)}, max_new_tokens=TOKENS, rounds=2, peers=peers)
+    copy, slow, wrong = rows
+    assert [row.drafter for row in rows] == ["copy", "slow", "wrong"]
+    assert copy.identical and copy.same == 1 and copy.speed_ratio is not None and copy.prompts == len(PROMPTS)
+    assert slow.identical and slow.tokens_per_call == 1.0 and slow.speed_ratio is not None and slow.speed_ratio < 1e-3
+    assert not wrong.identical and wrong.same == 0 and wrong.speed_ratio is None
+
+
+def test_other_precisions_decode_too_and_are_compared_with_themselves(lm, tiny_model_folder) -> None:
+    low = jaxspec.load(tiny_model_folder, dtype="bfloat16")
+    rows = bench(lm, PROMPTS, {"copy": context_ngram(3)}, max_new_tokens=TOKENS, also=[low])
+    assert [row.drafter for row in rows] == ["copy", "copy, bfloat16", "plain, bfloat16"]
+    plain = rows[-1]
+    assert plain.identical and plain.tokens_per_call == 1.0 and 0 < plain.speed_ratio <= 1
+    drafted = rows[1]
+    expected = jaxspec.generate(low, PROMPTS, max_new_tokens=TOKENS).ids
+    found = jaxspec.generate(low, PROMPTS, drafter=context_ngram(3), max_new_tokens=TOKENS).ids
+    assert drafted.same == sum(a == b for a, b in zip(found, expected, strict=True)) / len(PROMPTS)
+    assert (drafted.speed_ratio is not None) == (drafted.same > 0)
+
+
+def test_plain_is_shown_when_it_is_asked_for(lm) -> None:
+    (row,) = bench(lm, PROMPTS[:1], {"plain": context_ngram(3)}, max_new_tokens=TOKENS)
+    assert row.drafter == "plain" and row.tokens_per_call == 1.0 and row.speed_ratio == 1.0
+
+
+@pytest.mark.parametrize("setting", ["rounds", "max_new_tokens"])
+def test_nothing_to_compare_is_refused(lm, setting) -> None:
+    with pytest.raises(ValueError, match=f"{setting}=0 is below 1"):
+        bench(lm, PROMPTS, {}, **({"max_new_tokens": 1} | {setting: 0}))
