@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.conformal.calibrator import checked_state
-from jaxspec.conformal.lanes import earlier_alike, lane_values
-from jaxspec.conformal.ranked import Lanes, Ranked, RankState, draws, rank_settings
+from jaxspec.conformal.lanes import Lanes, earlier_alike
+from jaxspec.conformal.ranked import Ranked, RankState, draws, rank_settings
 from jaxspec.conformal.rate import Rate, exact_rate
 from jaxspec.conformal.standing import smoothed_p_value
 
@@ -65,20 +65,10 @@ class AdaptiveConformal(Ranked):
         """Level at the rate; without scores to compare with, p-values are drawn, so the first escalate at the rate."""
         return AdaptiveState(self._first_state(), jnp.zeros((self.cells,), jnp.int32))
 
-    def decide(
-        self,
-        state: AdaptiveState,
-        score: jax.Array,
-        group: jax.Array,
-        live: jax.Array | None = None,
-        question: jax.Array | None = None,
-        uniform: jax.Array | None = None,
-    ) -> jax.Array:
-        """(B,) bool; lanes decide in order, each at the level the ones before it leave, all against the same bank."""
-        state = checked_state(self, state)
-        lanes = self._lanes(score, group, live, question)
-        uniform = draws(state.ranks, lanes.score.shape[0], uniform)
-        p_value = smoothed_p_value(self._standing(state.ranks, lanes), uniform)
+    def _escalates(self, state: AdaptiveState, lanes: Lanes, uniform: jax.Array | None) -> jax.Array:
+        """Lanes decide in order, each at the level the ones before it leave, all against the same bank."""
+        draw = draws(state.ranks, lanes.score.shape[0], uniform)
+        p_value = smoothed_p_value(self._standing(state.ranks, lanes), draw)
         rate = self.rate
         never, always = self._extremes(rate)
 
@@ -93,18 +83,7 @@ class AdaptiveConformal(Ranked):
         lane = (lanes.cell, p_value, self._weights(state, lanes), lanes.live)
         return jax.lax.scan(one, state.deficit, lane)[1]
 
-    def observe(
-        self,
-        state: AdaptiveState,
-        score: jax.Array,
-        group: jax.Array,
-        escalate: jax.Array,
-        live: jax.Array | None = None,
-        question: jax.Array | None = None,
-    ) -> AdaptiveState:
-        state = checked_state(self, state)
-        lanes = self._lanes(score, group, live, question)
-        escalate = lane_values("escalate", escalate, lanes.score.shape[0], jnp.bool_)
+    def _learned(self, state: AdaptiveState, lanes: Lanes, escalate: jax.Array) -> AdaptiveState:
         rate = self.rate
         step = self._weights(state, lanes) * (rate.numerator - rate.denominator * escalate.astype(jnp.int32))
         deficit = state.deficit.at[lanes.cell].add(jnp.where(lanes.live, step, 0))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxspec.conformal.lanes import earlier_alike
+from jaxspec.conformal.places import take_places
 from jaxspec.conformal.standing import Standing
 
 
@@ -54,16 +54,7 @@ class PooledBank:
     def insert(self, bank: Bank, cell: jax.Array, score: jax.Array, question: jax.Array, live: jax.Array) -> Bank:
         """The bank with the scores of live lanes, in the order of lanes, each (B,)."""
         del question
-        order = earlier_alike(cell[:, None] == cell[None, :], live)
-        new = jnp.zeros_like(bank.held).at[cell].add(live.astype(jnp.int32))
-        place = bank.next[cell] + order
-        if self.ring:
-            live = live & (order >= new[cell] - self.size)  # the others would be overwritten by these same lanes
-            place = place % self.size
-            following = (bank.next + new) % self.size
-        else:
-            following = jnp.minimum(bank.next + new, self.size)
-        place = jnp.where(live, place, self.size)
+        place, new, following = take_places(bank.next, cell, live, self.size, self.ring)
         return Bank(
             score=bank.score.at[cell, place].set(score, mode="drop"),
             held=jnp.minimum(bank.held + new, self.size),

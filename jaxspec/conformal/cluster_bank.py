@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.conformal.lanes import earlier_alike
+from jaxspec.conformal.places import take_places
 from jaxspec.conformal.standing import Standing
 
 
@@ -76,24 +77,12 @@ class ClusterBank:
         """The bank with the scores of live lanes, in the order of lanes, each (B,)."""
         if not cell.shape[0]:
             return bank
-        same_cell = cell[:, None] == cell[None, :]
-        same = same_cell & (question[:, None] == question[None, :])
+        same = (cell[:, None] == cell[None, :]) & (question[:, None] == question[None, :])
         order = earlier_alike(same, live)
         match = (bank.entries[cell] > 0) & (bank.question[cell] == question[:, None])
         known = jnp.any(match, axis=1)
-
         opens = live & ~known & (order == 0)
-        opened = jnp.zeros_like(bank.next).at[cell].add(opens.astype(jnp.int32))
-        turn = earlier_alike(same_cell, opens)
-        place = bank.next[cell] + turn
-        if self.ring:
-            opens = opens & (turn >= opened[cell] - self.size)
-            place = place % self.size
-            following = (bank.next + opened) % self.size
-        else:
-            opens = opens & (place < self.size)
-            following = jnp.minimum(bank.next + opened, self.size)
-        begun = jnp.where(opens, place, self.size)
+        begun, _, following = take_places(bank.next, cell, opens, self.size, self.ring)
         fresh = jnp.zeros_like(bank.entries, dtype=bool).at[cell, begun].set(True, mode="drop")
 
         # A lane joins its question where it is, or where the first of these lanes with that question began it.

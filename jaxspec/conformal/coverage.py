@@ -5,24 +5,12 @@ T decisions.
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """Attributes:
-    low, high: ends, within [0, 1].
-    """
-
-    low: float
-    high: float
-
-    def __contains__(self, rate: float) -> bool:
-        return self.low <= rate <= self.high
+from jaxspec.conformal.rate_intervals import Interval, binomial_interval, cluster_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,51 +118,3 @@ def _realised(chosen: np.ndarray, question: np.ndarray | None, confidence: float
     total, hits = int(chosen.size), int(chosen.sum())
     cluster = None if question is None else cluster_interval(chosen, question, confidence)
     return RealisedRate(hits / total, total, hits, binomial_interval(hits, total, confidence), cluster)
-
-
-def binomial_interval(escalations: int, decisions: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a rate."""
-    z = _normal_quantile(confidence)
-    rate, spread = escalations / decisions, z * z / decisions
-    centre = (rate + spread / 2) / (1 + spread)
-    half = math.sqrt(rate * (1 - rate) * spread + spread * spread / 4) / (1 + spread)
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
-
-
-def cluster_interval(escalate: np.ndarray, question: np.ndarray, confidence: float = 0.95) -> Interval | None:
-    """Interval of a rate from how much questions differ: the ratio estimator, with Student's quantile.
-
-    Args:
-      escalate: (T,) bool.
-      question: (T,) integer.
-
-    Returns:
-      The interval, or None for fewer than two questions.
-    """
-    _, index = np.unique(question, return_inverse=True)
-    decisions = np.bincount(index).astype(float)
-    if len(decisions) < 2:
-        return None
-    rate = float(np.mean(escalate))
-    residual = np.bincount(index, weights=escalate.astype(float)) - rate * decisions
-    freedom = len(decisions) - 1
-    error = math.sqrt(float(residual @ residual) * len(decisions) / freedom) / float(decisions.sum())
-    half = _student_quantile(confidence, freedom) * error
-    return Interval(max(0.0, rate - half), min(1.0, rate + half))
-
-
-def _normal_quantile(confidence: float) -> float:
-    return statistics.NormalDist().inv_cdf(0.5 + confidence / 2)
-
-
-def _student_quantile(confidence: float, freedom: int) -> float:
-    """Student's two-sided quantile, expanded in 1 / freedom (Abramowitz and Stegun 26.7.5); exact for 1 and 2."""
-    if freedom == 1:
-        return math.tan(math.pi * confidence / 2)
-    if freedom == 2:
-        return confidence * math.sqrt(2 / (1 - confidence**2))
-    z = _normal_quantile(confidence)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3

@@ -1,19 +1,19 @@
 """A fixed threshold: no guarantee, nothing to learn.
 
-B lanes, G groups.
+B lanes.
 """
 
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
-from jaxspec.conformal.calibrator import checked_state
-from jaxspec.conformal.lanes import Tally, all_or, count, empty_tally, lane_values, usable
+from jaxspec.conformal.checked import Checked
+from jaxspec.conformal.lanes import Lanes
+from jaxspec.conformal.tally import Tally, count, empty_tally
 
 
 @dataclasses.dataclass(frozen=True)
-class Fixed:
+class Fixed(Checked):
     """Hands drafts with a score below `threshold` to the target; the state counts, per group."""
 
     threshold: float
@@ -22,42 +22,22 @@ class Fixed:
     def init(self) -> Tally:
         return empty_tally(self.groups)
 
-    def decide(
-        self,
-        state: Tally,
-        score: jax.Array,
-        group: jax.Array,
-        live: jax.Array | None = None,
-        question: jax.Array | None = None,
-        uniform: jax.Array | None = None,
-    ) -> jax.Array:
-        del question, uniform
-        checked_state(self, state)
-        score, _, live = self._lanes(score, group, live)
-        return (usable(score) < self.threshold) & live
+    def _escalates(self, state: Tally, lanes: Lanes, uniform: jax.Array | None) -> jax.Array:
+        return lanes.score < self.threshold
 
-    def observe(
-        self,
-        state: Tally,
-        score: jax.Array,
-        group: jax.Array,
-        escalate: jax.Array,
-        live: jax.Array | None = None,
-        question: jax.Array | None = None,
-    ) -> Tally:
-        del question
-        state = checked_state(self, state)
-        score, cell, live = self._lanes(score, group, live)
-        escalate = lane_values("escalate", escalate, score.shape[0], jnp.bool_)
-        return count(state, cell, score, escalate, live)
+    def _learned(self, state: Tally, lanes: Lanes, escalate: jax.Array) -> Tally:
+        return count(state, lanes, escalate)
 
-    def _lanes(
-        self, score: jax.Array, group: jax.Array, live: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        score = lane_values("score", score, None, jnp.floating)
-        group = lane_values("group", group, score.shape[0], jnp.integer)
-        cell = jnp.clip(group, 0, self.groups - 1).astype(jnp.int32)
-        return score, cell, all_or("live", live, score.shape[0])
+
+def checked_threshold(threshold: float) -> float:
+    """`threshold`, if it is a number, finite or not.
+
+    Raises:
+      ValueError: it is none.
+    """
+    if threshold != threshold:
+        raise ValueError(f"threshold={threshold} is not a number; give one on the scale of the scores")
+    return float(threshold)
 
 
 def fixed(threshold: float, groups: int = 1) -> Fixed:
@@ -70,8 +50,6 @@ def fixed(threshold: float, groups: int = 1) -> Fixed:
     Raises:
       ValueError: the threshold is not a number or there is no group.
     """
-    if threshold != threshold:
-        raise ValueError(f"threshold={threshold} is not a number; give one on the scale of the scores")
     if groups < 1:
         raise ValueError(f"groups={groups} is below 1")
-    return Fixed(float(threshold), groups)
+    return Fixed(checked_threshold(threshold), groups)

@@ -9,41 +9,35 @@ import jax
 import jax.numpy as jnp
 
 
-class Tally(NamedTuple):
-    """What was decided so far.
+class Lanes(NamedTuple):
+    """Checked arguments of a calibrator, each (B,).
 
     Attributes:
-      decisions: (C,) int32.
-      escalations: (C,) int32 drafts handed to the target.
-      unusable: (C,) int32 non-finite scores.
+      score: float32, minus infinity for non-finite ones.
+      raw: score as given.
+      cell: int32.
+      question: int32, zeros where nothing asks for it.
+      live: bool.
     """
 
-    decisions: jax.Array
-    escalations: jax.Array
-    unusable: jax.Array
-
-    @property
-    def rate(self) -> jax.Array:
-        """(C,) float32 realised rate of every cell, NaN for one without decisions."""
-        return self.escalations.astype(jnp.float32) / self.decisions.astype(jnp.float32)
+    score: jax.Array
+    raw: jax.Array
+    cell: jax.Array
+    question: jax.Array
+    live: jax.Array
 
 
-def empty_tally(cells: int) -> Tally:
-    """No decisions yet in C cells."""
-    return Tally(*(jnp.zeros((cells,), jnp.int32) for _ in Tally._fields))
+def lanes_of(score: jax.Array, group: jax.Array, live: jax.Array | None, groups: int) -> Lanes:
+    """Lanes whose cell is their group, or the nearest of `groups`; all live for None.
 
-
-def count(tally: Tally, cell: jax.Array, score: jax.Array, escalate: jax.Array, live: jax.Array) -> Tally:
-    """The tally with the decisions of live lanes, each (B,)."""
-
-    def added(before: jax.Array, which: jax.Array) -> jax.Array:
-        return before.at[cell].add((which & live).astype(jnp.int32))
-
-    return Tally(
-        decisions=added(tally.decisions, jnp.ones_like(live)),
-        escalations=added(tally.escalations, escalate),
-        unusable=added(tally.unusable, ~jnp.isfinite(score)),
-    )
+    Raises:
+      ValueError: wrong shapes or dtypes.
+    """
+    raw = lane_values("score", score, None, jnp.floating)
+    lanes = raw.shape[0]
+    cell = jnp.clip(lane_values("group", group, lanes, jnp.integer), 0, groups - 1).astype(jnp.int32)
+    mask = jnp.ones((lanes,), bool) if live is None else lane_values("live", live, lanes, jnp.bool_)
+    return Lanes(usable(raw), raw, cell, jnp.zeros((lanes,), jnp.int32), mask)
 
 
 def usable(score: jax.Array) -> jax.Array:
@@ -73,11 +67,6 @@ def lane_values(name: str, value: jax.Array, lanes: int | None, kind: type) -> j
     if not jnp.issubdtype(value.dtype, kind):
         raise ValueError(f"{name} has dtype {value.dtype}, expected {kind.__name__}")
     return value
-
-
-def all_or(name: str, mask: jax.Array | None, lanes: int) -> jax.Array:
-    """(B,) bool `mask`, or all True."""
-    return jnp.ones((lanes,), bool) if mask is None else lane_values(name, mask, lanes, jnp.bool_)
 
 
 def earlier_alike(alike: jax.Array, live: jax.Array) -> jax.Array:

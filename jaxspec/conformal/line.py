@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxspec.conformal.calibrator import checked_state
-from jaxspec.conformal.lanes import all_or, lane_values, usable
+from jaxspec.conformal.checked import Checked
+from jaxspec.conformal.fixed import checked_threshold
+from jaxspec.conformal.lanes import Lanes
 
 
 class LineState(NamedTuple):
@@ -23,38 +24,20 @@ class LineState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
+class Line(Checked):
     """Hands drafts with a score below the state's threshold to the target, as `Fixed` does with its own; before it is
     told one, none. Pass `line_state(threshold)` to `steps.solve` as `calibrator`."""
+
+    groups = 1
 
     def init(self) -> LineState:
         return line_state(-math.inf)
 
-    def decide(
-        self,
-        state: LineState,
-        score: jax.Array,
-        group: jax.Array,
-        live: jax.Array | None = None,
-        question: jax.Array | None = None,
-        uniform: jax.Array | None = None,
-    ) -> jax.Array:
-        del group, question, uniform
-        state = checked_state(self, state)
-        score = lane_values("score", score, None, jnp.floating)
-        return (usable(score) < state.threshold) & all_or("live", live, score.shape[0])
+    def _escalates(self, state: LineState, lanes: Lanes, uniform: jax.Array | None) -> jax.Array:
+        return lanes.score < state.threshold
 
-    def observe(
-        self,
-        state: LineState,
-        score: jax.Array,
-        group: jax.Array,
-        escalate: jax.Array,
-        live: jax.Array | None = None,
-        question: jax.Array | None = None,
-    ) -> LineState:
-        del score, group, escalate, live, question
-        return checked_state(self, state)
+    def _learned(self, state: LineState, lanes: Lanes, escalate: jax.Array) -> LineState:
+        return state
 
 
 def line() -> Line:
@@ -68,6 +51,4 @@ def line_state(threshold: float) -> LineState:
     Raises:
       ValueError: the threshold is not a number.
     """
-    if threshold != threshold:
-        raise ValueError(f"threshold={threshold} is not a number; give one on the scale of the scores")
-    return LineState(jnp.asarray(threshold, jnp.float32))
+    return LineState(jnp.asarray(checked_threshold(threshold), jnp.float32))

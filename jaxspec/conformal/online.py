@@ -1,61 +1,19 @@
-"""Calibration by the decisions' own past.
-
-B lanes.
-"""
+"""Calibration by the decisions' own past."""
 
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
-from jaxspec.conformal.calibrator import checked_state
-from jaxspec.conformal.lanes import lane_values
-from jaxspec.conformal.ranked import Ranked, RankState, draws, rank_settings
-from jaxspec.conformal.rate import exact_rate
-from jaxspec.conformal.standing import escalates
-from jaxspec.conformal.static import checked_side
+from jaxspec.conformal.by_side import BySide, checked_side
+from jaxspec.conformal.lanes import Lanes
+from jaxspec.conformal.ranked import RankState, rank_settings
 
 
 @dataclasses.dataclass(frozen=True)
-class OnlineConformal(Ranked):
-    """Ranks among the scores observed so far; lanes of one batch are not compared with each other.
+class OnlineConformal(BySide):
+    """Ranks among the scores observed so far; lanes of one batch are not compared with each other."""
 
-    Attributes:
-      side: which guarantee, see `jaxspec.conformal.standing.escalates`.
-    """
-
-    side: str
-
-    def init(self) -> RankState:
-        """Nothing observed: "exact" escalates at the rate by chance, "at_most" never, "at_least" always."""
-        return self._first_state()
-
-    def decide(
-        self,
-        state: RankState,
-        score: jax.Array,
-        group: jax.Array,
-        live: jax.Array | None = None,
-        question: jax.Array | None = None,
-        uniform: jax.Array | None = None,
-    ) -> jax.Array:
-        state = checked_state(self, state)
-        lanes = self._lanes(score, group, live, question)
-        uniform = draws(state, lanes.score.shape[0], uniform)
-        return escalates(self.side, exact_rate(self.reject_rate), self._standing(state, lanes), uniform) & lanes.live
-
-    def observe(
-        self,
-        state: RankState,
-        score: jax.Array,
-        group: jax.Array,
-        escalate: jax.Array,
-        live: jax.Array | None = None,
-        question: jax.Array | None = None,
-    ) -> RankState:
-        state = checked_state(self, state)
-        lanes = self._lanes(score, group, live, question)
-        escalate = lane_values("escalate", escalate, lanes.score.shape[0], jnp.bool_)
+    def _learned(self, state: RankState, lanes: Lanes, escalate: jax.Array) -> RankState:
         return self._insert(self._count(state, lanes, escalate), lanes)
 
 

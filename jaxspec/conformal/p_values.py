@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.conformal.lanes import usable
-from jaxspec.conformal.standing import Standing, lower_p_value, smoothed_p_value, upper_p_value
-
-TAILS = ("better", "worse")
+from jaxspec.conformal.standing import Standing, p_value
 
 
 def p_values(
@@ -30,8 +28,6 @@ def p_values(
     Raises:
       ValueError: another tail; arrays with more or fewer axes, or `uniform` of another shape than `score`.
     """
-    if tail not in TAILS:
-        raise ValueError(f"tail={tail!r} is not one of {TAILS}")
     calibration, score = jnp.asarray(calibration), jnp.asarray(score)
     if calibration.ndim != 1 or score.ndim != 1:
         raise ValueError(
@@ -42,10 +38,8 @@ def p_values(
     worse = jnp.searchsorted(ordered, score, side="left").astype(jnp.int32)
     reached = jnp.searchsorted(ordered, score, side="right").astype(jnp.int32)
     standing = Standing(worse, reached - worse, jnp.full_like(worse, ordered.shape[0]), 1)
-    if uniform is None:
-        return upper_p_value(standing) if tail == "better" else lower_p_value(standing)
-    uniform = jnp.asarray(uniform, jnp.float32)
-    if uniform.shape != score.shape:
-        raise ValueError(f"uniform of shape {uniform.shape} for scores of shape {score.shape}; give one draw a score")
-    smoothed = smoothed_p_value(standing, uniform)
-    return 1.0 - smoothed if tail == "better" else smoothed
+    if uniform is not None:
+        uniform = jnp.asarray(uniform, jnp.float32)
+        if uniform.shape != score.shape:
+            raise ValueError(f"uniform of shape {uniform.shape} for scores of shape {score.shape}; give one a score")
+    return p_value(standing, tail, uniform)

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 
 from jaxspec.conformal.bank import Bank, PooledBank
 from jaxspec.conformal.calibrator import checked_state
+from jaxspec.conformal.checked import Checked
 from jaxspec.conformal.cluster_bank import ClusterBank, ClusterBankState
-from jaxspec.conformal.lanes import Tally, all_or, count, empty_tally, lane_values, usable
+from jaxspec.conformal.lanes import Lanes, lane_values
 from jaxspec.conformal.rate import exact_rate
-from jaxspec.conformal.standing import Standing, lower_p_value, smoothed_p_value, upper_p_value
+from jaxspec.conformal.standing import Standing, p_value
+from jaxspec.conformal.tally import Tally, count, empty_tally
 
 MODES = ("marginal", "conditional")
 LARGEST_SUM = 2**31 - 1  # ranks are int32
@@ -34,26 +36,8 @@ class RankState(NamedTuple):
     tick: jax.Array
 
 
-class Lanes(NamedTuple):
-    """Checked arguments, each (B,).
-
-    Attributes:
-      score: float32, minus infinity for non-finite ones.
-      raw: score as given.
-      cell: int32.
-      question: int32, zeros where nothing asks for it.
-      live: bool.
-    """
-
-    score: jax.Array
-    raw: jax.Array
-    cell: jax.Array
-    question: jax.Array
-    live: jax.Array
-
-
 @dataclasses.dataclass(frozen=True)
-class Ranked:
+class Ranked(Checked):
     """Settings of a calibrator that ranks a score among earlier ones.
 
     Attributes:
@@ -98,15 +82,10 @@ class Ranked:
         Raises:
           ValueError: a state of another calibrator, a wrong shape, another tail.
         """
-        if tail not in ("better", "worse"):
-            raise ValueError(f"tail={tail!r} is neither 'better' nor 'worse'")
         state = checked_state(self, state)
         lanes = self._lanes(score, group, None, question)
-        standing = self._standing(rank_state(state), lanes)
-        if uniform is None:
-            return upper_p_value(standing) if tail == "better" else lower_p_value(standing)
-        smoothed = smoothed_p_value(standing, lane_values("uniform", uniform, lanes.score.shape[0], jnp.floating))
-        return 1.0 - smoothed if tail == "better" else smoothed
+        draw = None if uniform is None else draws(rank_state(state), lanes.score.shape[0], uniform)
+        return p_value(self._standing(rank_state(state), lanes), tail, draw)
 
     def _first_state(self) -> RankState:
         return RankState(
@@ -117,17 +96,16 @@ class Ranked:
         )
 
     def _lanes(self, score: jax.Array, group: jax.Array, live: jax.Array | None, question: jax.Array | None) -> Lanes:
-        raw = lane_values("score", score, None, jnp.floating)
-        lanes = raw.shape[0]
-        cell = jnp.clip(lane_values("group", group, lanes, jnp.integer), 0, self.groups - 1).astype(jnp.int32)
-        asked = jnp.zeros((lanes,), jnp.int32)
-        if self.questions or self.cluster_size:
-            if question is None:
-                raise ValueError("this calibrator tells questions apart; pass question, (B,) integers")
-            asked = lane_values("question", question, lanes, jnp.integer).astype(jnp.int32)
-        if self.questions:
-            cell = jnp.clip(asked, 0, self.questions - 1) * self.groups + cell
-        return Lanes(usable(raw), raw, cell, asked, all_or("live", live, lanes))
+        lanes = super()._lanes(score, group, live, question)
+        if not (self.questions or self.cluster_size):
+            return lanes
+        if question is None:
+            raise ValueError("this calibrator tells questions apart; pass question, (B,) integers")
+        asked = lane_values("question", question, lanes.score.shape[0], jnp.integer).astype(jnp.int32)
+        if not self.questions:
+            return lanes._replace(question=asked)
+        cell = jnp.clip(asked, 0, self.questions - 1) * self.groups + lanes.cell
+        return lanes._replace(question=asked, cell=cell)
 
     def _standing(self, state: RankState, lanes: Lanes) -> Standing:
         bank: Any = state.bank
@@ -139,8 +117,7 @@ class Ranked:
         return state._replace(bank=bank)
 
     def _count(self, state: RankState, lanes: Lanes, escalate: jax.Array) -> RankState:
-        tally = count(state.tally, lanes.cell, lanes.raw, escalate, lanes.live)
-        return state._replace(tally=tally, tick=state.tick + 1)
+        return state._replace(tally=count(state.tally, lanes, escalate), tick=state.tick + 1)
 
 
 def rank_state(state: Any) -> RankState:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxspec.conformal.rate import Rate
 
 SIDES = ("at_most", "at_least", "exact", "released")
+TAILS = ("better", "worse")
 
 
 class Standing(NamedTuple):
@@ -66,6 +67,22 @@ def smoothed_p_value(standing: Standing, uniform: jax.Array) -> jax.Array:
     total = (standing.total + standing.unit).astype(jnp.float32)
     ties = (standing.equal + standing.unit).astype(jnp.float32)
     return (standing.worse.astype(jnp.float32) + uniform * ties) / total
+
+
+def p_value(standing: Standing, tail: str, uniform: jax.Array | None) -> jax.Array:
+    """(B,) float32 share of scores that are "better", so that bad drafts are near 1, or "worse", for near 0.
+
+    Conservative, or smoothed by `uniform` (B,) if given.
+
+    Raises:
+      ValueError: another tail.
+    """
+    if tail not in TAILS:
+        raise ValueError(f"tail={tail!r} is not one of {TAILS}")
+    if uniform is None:
+        return upper_p_value(standing) if tail == "better" else lower_p_value(standing)
+    smoothed = smoothed_p_value(standing, uniform)
+    return 1.0 - smoothed if tail == "better" else smoothed
 
 
 def _share(weight: jax.Array, standing: Standing) -> jax.Array:

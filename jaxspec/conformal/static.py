@@ -1,6 +1,6 @@
 """Calibration once, before the decisions.
 
-B lanes.
+T calibration scores.
 """
 
 import dataclasses
@@ -8,29 +8,16 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxspec.conformal.calibrator import checked_state
-from jaxspec.conformal.lanes import lane_values
-from jaxspec.conformal.ranked import Lanes, Ranked, RankState, draws, rank_settings
-from jaxspec.conformal.rate import exact_rate
-from jaxspec.conformal.standing import SIDES, escalates
+from jaxspec.conformal.by_side import BySide, checked_side
+from jaxspec.conformal.lanes import Lanes
+from jaxspec.conformal.ranked import RankState, rank_settings
 
 
 @dataclasses.dataclass(frozen=True)
-class StaticConformal(Ranked):
-    """Ranks among scores given to `calibrate`; decisions teach it nothing.
-
-    Attributes:
-      side: which guarantee, see `jaxspec.conformal.standing.escalates`.
-    """
-
-    side: str
-
-    def init(self) -> RankState:
-        """Not calibrated: "at_most" never escalates, "exact" at the rate by chance, the other sides always."""
-        return self._first_state()
+class StaticConformal(BySide):
+    """Ranks among scores given to `calibrate`; decisions teach it nothing."""
 
     def calibrate(self, score: jax.Array, group: jax.Array, question: jax.Array | None = None) -> RankState:
         """The state with calibration scores.
@@ -53,32 +40,8 @@ class StaticConformal(Ranked):
         state = self._first_state()
         return state._replace(bank=_filled(self.bank, state.bank, lanes))
 
-    def decide(
-        self,
-        state: RankState,
-        score: jax.Array,
-        group: jax.Array,
-        live: jax.Array | None = None,
-        question: jax.Array | None = None,
-        uniform: jax.Array | None = None,
-    ) -> jax.Array:
-        state = checked_state(self, state)
-        lanes = self._lanes(score, group, live, question)
-        uniform = draws(state, lanes.score.shape[0], uniform)
-        return escalates(self.side, exact_rate(self.reject_rate), self._standing(state, lanes), uniform) & lanes.live
-
-    def observe(
-        self,
-        state: RankState,
-        score: jax.Array,
-        group: jax.Array,
-        escalate: jax.Array,
-        live: jax.Array | None = None,
-        question: jax.Array | None = None,
-    ) -> RankState:
-        state = checked_state(self, state)
-        lanes = self._lanes(score, group, live, question)
-        return self._count(state, lanes, lane_values("escalate", escalate, lanes.score.shape[0], jnp.bool_))
+    def _learned(self, state: RankState, lanes: Lanes, escalate: jax.Array) -> RankState:
+        return self._count(state, lanes, escalate)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -90,17 +53,6 @@ def _filled(kind: Any, bank: Any, lanes: Lanes) -> Any:
         return kind.insert(bank, one.cell, one.score, one.question, one.live), None
 
     return jax.lax.scan(insert, bank, lanes)[0]
-
-
-def checked_side(side: str) -> str:
-    """`side`, if there is such a one.
-
-    Raises:
-      ValueError: there is not.
-    """
-    if side not in SIDES:
-        raise ValueError(f"side={side!r} is not one of {SIDES}; 'at_most' keeps within a budget, 'exact' hits the rate")
-    return side
 
 
 def static_conformal(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxspec.conformal import coverage_report
-from jaxspec.conformal.coverage import binomial_interval, cluster_interval
+from jaxspec.conformal.rate_intervals import binomial_interval, cluster_interval
 
 
 def test_counts():
