@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, on a tiny random model."""
+"""Every notebook runs from top to bottom: on a tiny random model, or on few problems."""
 
 from pathlib import Path
 
@@ -9,6 +9,9 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PRINTED = {"04_arbitrage": "half the target's gain at", "05_a1": "chunks handed over"}  # the others: tokens "a call"
+SLOW = ("04_arbitrage", "05_a1")
+RUNS = [pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else []) for path in NOTEBOOKS]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -20,7 +23,7 @@ def test_notebook_is_tidy(path):
     assert path.stat().st_size < 200_000
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("default::DeprecationWarning")
 def test_notebook_runs(path, tiny_model_folder, monkeypatch):
     monkeypatch.setenv("JAXSPEC_NOTEBOOK_MODEL", str(tiny_model_folder))
@@ -33,6 +36,6 @@ def test_notebook_runs(path, tiny_model_folder, monkeypatch):
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
     ).execute()
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
-    assert "a call" in printed
+    assert PRINTED.get(path.stem, "a call") in printed
     kinds = {output.output_type for cell in notebook.cells for output in cell.get("outputs", [])}
     assert "display_data" in kinds
