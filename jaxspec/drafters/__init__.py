@@ -1,4 +1,4 @@
-"""Drafters: where proposals come from. One a file; every instance is a frozen dataclass."""
+"""Drafters: where proposals come from. One a file, or a folder; every instance is a frozen dataclass."""
 
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.drafters.best import best

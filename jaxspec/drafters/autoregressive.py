@@ -6,12 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxspec.decode.types import Context, Draft
-from jaxspec.drafters.chain import chain
+from jaxspec.drafters.chain import OneChain, chain
 from jaxspec.drafters.stateless import Stateless
 
 
 @dataclasses.dataclass(frozen=True)
-class Autoregressive(Stateless):
+class Autoregressive(OneChain, Stateless):
     """One token a pass; the baseline of every comparison.
 
     Attributes:
@@ -21,19 +21,11 @@ class Autoregressive(Stateless):
 
     padding: int = 0
 
-    is_chain = True
+    sources = ()
 
     @property
-    def nodes(self) -> int:
+    def width(self) -> int:
         return self.padding
-
-    @property
-    def depth(self) -> int:
-        return self.padding
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return ()
 
     def propose(self, params: Any, state: tuple[()], context: Context) -> tuple[Draft, tuple[()]]:
         lanes = context.length.shape[0]

@@ -12,34 +12,23 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.types import Context, Draft
-from jaxspec.drafters.chain import chain
+from jaxspec.drafters.chain import OneChain, chain
+from jaxspec.drafters.copying import continuation
 from jaxspec.drafters.stateless import Stateless
 
 
 @dataclasses.dataclass(frozen=True)
-class ContextNgram(Stateless):
+class ContextNgram(OneChain, Stateless):
     """One row of `width` tokens, after the longest match of at most `query` tokens; of equals, the latest."""
 
     width: int
     query: int
 
-    is_chain = True
-
-    @property
-    def nodes(self) -> int:
-        return self.width
-
-    @property
-    def depth(self) -> int:
-        return self.width
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return ("context_ngram",)
+    sources = ("context_ngram",)
 
     def propose(self, params: Any, state: tuple[()], context: Context) -> tuple[Draft, tuple[()]]:
         start, matched = longest_match(context.tokens, context.length, self.query)
-        ids = continuation(context.tokens, context.length, start, self.width)
+        ids = jax.vmap(continuation, in_axes=(0, 0, 0, None))(context.tokens, context.length, start, self.width)
         return chain(ids, jnp.where(matched > 0, self.width, 0)), state
 
 
@@ -66,13 +55,6 @@ def longest_match(tokens: jax.Array, length: jax.Array, query: int) -> tuple[jax
     score = jnp.where(matched > 0, matched * size + position, 0)
     best = jnp.max(score, axis=1)
     return best % size, best // size
-
-
-def continuation(tokens: jax.Array, length: jax.Array, start: jax.Array, width: int) -> jax.Array:
-    """(B, width) tokens from `start` (B,) on; past the end of the text the copied stretch repeats itself."""
-    period = jnp.maximum(length - start, 1)[:, None]
-    index = start[:, None] + jnp.arange(width, dtype=jnp.int32) % period
-    return jnp.take_along_axis(tokens, index, axis=1)
 
 
 def context_ngram(width: int = 10, query: int = 3) -> ContextNgram:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxspec.drafters.copying import latest_places
+
 
 class ContextRows(NamedTuple):
     """Distinct continuations, those that occur most often first, of equals the one that occurs latest.
@@ -78,8 +80,6 @@ def _places(tokens: jax.Array, length: jax.Array, query: int, after: int, window
     hit = (position >= query) & (position + after <= length)
     for back in range(1, query + 1):
         hit &= jnp.roll(tokens, back) == tokens[jnp.maximum(length - back, 0)]
-    hits = jnp.cumsum(hit, dtype=jnp.int32)
-    # A sorted search for the last few hits, because `top_k` and `nonzero` over a long text are slow on CPU.
     rank = jnp.arange(window, dtype=jnp.int32)
-    start = jnp.searchsorted(hits, jnp.maximum(hits[-1] - rank, 1)).astype(jnp.int32)
-    return start, rank < hits[-1]
+    start, count = latest_places(hit, rank)
+    return start, rank < count

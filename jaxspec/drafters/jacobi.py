@@ -26,13 +26,14 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
+from jaxspec.decode.lanes import choose, on_every_lane
 from jaxspec.decode.types import Context, Draft, Verdict
-from jaxspec.drafters.merge import path_hash
+from jaxspec.drafters.initial_tokens import Initial, initial_tokens
+from jaxspec.drafters.one_width import OneWidth
+from jaxspec.drafters.paths import path_hash, said_after
+from jaxspec.drafters.tail_pool import recycled, remember
 
 Mode = Literal["block", "rolling"]
-Initial = Literal["prompt", "vocabulary", "repeat"]
-
-INITIAL = 1  # random stream; the target's own draws are stream 0
 
 
 class JacobiState(NamedTuple):
@@ -51,7 +52,7 @@ class JacobiState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Jacobi:
+class Jacobi(OneWidth):
     """Attributes:
     n: tokens of a block; in rolling mode of a window.
     mode: see `jacobi`.
@@ -68,8 +69,6 @@ class Jacobi:
     pool: int
     second_block_from: int | None
 
-    top = 0
-
     @property
     def depth(self) -> int:
         """W. The token after the last node needs no guess, so n tokens have n - 1."""
@@ -78,10 +77,6 @@ class Jacobi:
     @property
     def nodes(self) -> int:
         return self.depth * (self.recycle + 1)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        return (self.nodes,)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -125,7 +120,7 @@ class Jacobi:
         )
 
     def admit(self, params: jax.Array, state: JacobiState, context: Context, fresh: jax.Array) -> JacobiState:
-        return _where(fresh, self.init(params, context), state)
+        return choose(fresh, self.init(params, context), state)
 
     def propose(self, params: jax.Array, state: JacobiState, context: Context) -> tuple[Draft, JacobiState]:
         lanes, width = context.length.shape[0], self.depth
@@ -135,20 +130,16 @@ class Jacobi:
         own = jnp.where(state.repeats > 0, state.guess, first)
         ids, found = own[:, None], jnp.ones((lanes, 1), bool)
         if self.recycle:
-            recycled, matched = _recycled(state, context.root, own, reach, self.recycle)
-            ids, found = jnp.concatenate([ids, recycled], axis=1), jnp.concatenate([found, matched], axis=1)
+            more, matched = recycled(state.pool, state.count, context.root, own, reach, self.recycle)
+            ids, found = jnp.concatenate([ids, more], axis=1), jnp.concatenate([found, matched], axis=1)
         row, place = jnp.divmod(jnp.arange(self.nodes, dtype=jnp.int32), width)
-
-        def same_for_all(values: jax.Array) -> jax.Array:
-            return jnp.broadcast_to(values, (lanes, self.nodes))
-
         # How long a guess has stood says how good it is; of recycled rows the newest are best.
         stood = jnp.pad(state.repeats, ((0, 0), (0, self.nodes - width)))
         return Draft(
             ids=ids.reshape(lanes, -1),
-            parent=same_for_all(jnp.where(place > 0, row * width + place, 0)),
-            depth=same_for_all(place + 1),
-            source=same_for_all(jnp.minimum(row, 1)),
+            parent=on_every_lane(jnp.where(place > 0, row * width + place, 0), lanes),
+            depth=on_every_lane(place + 1, lanes),
+            source=on_every_lane(jnp.minimum(row, 1), lanes),
             valid=(found[:, :, None] & reach[:, None]).reshape(lanes, -1),
             evidence=jnp.where(row == 0, stood, row - 1),
         ), state
@@ -179,8 +170,9 @@ class Jacobi:
             repeats=jnp.where(inside, jnp.take_along_axis(repeats, later, axis=1), 0),
         )
         if self.recycle:
-            new = _remember(new, said, told, verdict)
-        return _where(context.live, new, state)
+            pool, count = remember(state.pool, state.count, said, told, verdict)
+            new = new._replace(pool=pool, count=count)
+        return choose(context.live, new, state)
 
     def _reach(self, context: Context) -> jax.Array:
         """(B,) int32 how many nodes of a row are drafted."""
@@ -196,98 +188,17 @@ class Jacobi:
         self, params: jax.Array, own: Draft, draft: Draft, verdict: Verdict
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Rows as they were proposed (B, R + 1, W), the target's token after the root and every node of them
-        (B, R + 1, W + 1), and (B, R + 1, W + 1) bool where there is one.
-
-        Nodes are found by their path, because the block may hold other drafters' nodes, or fewer.
-        """
+        (B, R + 1, W + 1), and (B, R + 1, W + 1) bool where there is one."""
         lanes, rows = own.ids.shape[0], self.recycle + 1
-        chosen = verdict.chosen[:, : draft.ids.shape[1] + 1]
-        held = draft.valid & (chosen[:, 1:] >= 0)
-        here, there = path_hash(own, self.depth), path_hash(draft, draft.ids.shape[1])
-        same = (here[:, :, None] == there[:, None, :]) & held[:, None, :]
-        said = jnp.take_along_axis(chosen, jnp.argmax(same, axis=2) + 1, axis=1)
-        told = jnp.any(same, axis=2) & own.valid & (said < params)  # V stands for logits that are no numbers
+        said, held = said_after(path_hash(own, self.depth), draft, verdict)
+        told = held & own.valid & (said < params)  # V stands for logits that are no numbers
 
         def below_root(root: jax.Array, nodes: jax.Array) -> jax.Array:
             nodes = nodes.reshape(lanes, rows, -1)
             return jnp.concatenate([jnp.broadcast_to(root, (lanes, rows, 1)), nodes], axis=2)
 
-        first = chosen[:, :1, None]
+        first = verdict.chosen[:, :1, None]
         return own.ids.reshape(lanes, rows, -1), below_root(first, said), below_root(jnp.bool_(True), told)
-
-
-def initial_tokens(initial: Initial, context: Context, position: jax.Array, vocabulary: jax.Array) -> jax.Array:
-    """(B, W) int32 initial tokens for `position` (B, W), which depend on it, on the request and its seed only.
-
-    Args:
-      initial: see `jacobi`.
-      context: "prompt" draws from its prompts and "repeat" takes its roots.
-      position: of the tokens in the text.
-      vocabulary: () int32 V.
-    """
-    if initial == "repeat":
-        return jnp.broadcast_to(context.root[:, None], position.shape)
-
-    def bits(seed: jax.Array, position: jax.Array) -> jax.Array:
-        return jax.random.bits(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), INITIAL), position))
-
-    drawn = jax.vmap(jax.vmap(bits, in_axes=(None, 0)))(context.seed, position)
-    if initial == "vocabulary":
-        return (drawn % vocabulary.astype(jnp.uint32)).astype(jnp.int32)
-    choice = drawn % jnp.maximum(context.prompt_length, 1).astype(jnp.uint32)[:, None]
-    return jnp.take_along_axis(context.tokens, choice.astype(jnp.int32), axis=1)
-
-
-def _where(lanes: jax.Array, new: JacobiState, old: JacobiState) -> JacobiState:
-    return jax.tree.map(lambda a, b: jnp.where(lanes.reshape(-1, *[1] * (b.ndim - 1)), a, b), new, old)
-
-
-def _recycled(
-    state: JacobiState, root: jax.Array, own: jax.Array, reach: jax.Array, count: int
-) -> tuple[jax.Array, jax.Array]:
-    """What followed `root` (B,) in discarded tails, the newest first, and `own` (B, W) behind a tail's end.
-
-    Args:
-      state: with the pool.
-      root: last committed token.
-      own: guesses of the own row; rows equal to it, or to a newer one, where `reach` (B, W) are left out.
-      reach: bool.
-      count: R.
-
-    Returns:
-      ids (B, R, W), and (B, R) bool which there are.
-    """
-    size, width = state.pool.shape[1], own.shape[1]
-    age = jnp.arange(size, dtype=jnp.int32)
-    newest = (state.count[:, None] - 1 - age) % size
-    tails = jnp.take_along_axis(state.pool, newest[:, :, None], axis=1)
-    starts = (tails[:, :, :-1] == root[:, None, None]) & (tails[:, :, 1:] >= 0)
-    after = jnp.argmax(starts, axis=2)[:, :, None] + 1 + jnp.arange(width)
-    rest = jnp.take_along_axis(tails, jnp.minimum(after, width), axis=2)
-    rows = jnp.where((after <= width) & (rest >= 0), rest, own[:, None])
-    known = jnp.concatenate([own[:, None], rows], axis=1)
-    same = jnp.all((rows[:, :, None] == known[:, None]) | ~reach[:, None, None], axis=3)  # (B, P, P + 1)
-    match = jnp.any(starts, axis=2)
-    earlier = jnp.pad(match, ((0, 0), (1, 0)), constant_values=True)[:, None] & (jnp.arange(size + 1) <= age[:, None])
-    usable = match & ~jnp.any(same & earlier, axis=2)
-    chosen = jnp.argsort(~usable, axis=1, stable=True)[:, :count]
-    return jnp.take_along_axis(rows, chosen[:, :, None], axis=1), jnp.take_along_axis(usable, chosen, axis=1)
-
-
-def _remember(state: JacobiState, said: jax.Array, told: jax.Array, verdict: Verdict) -> JacobiState:
-    """The pool with the tail of iterate `said` (B, W + 1), told where `told`, from the target's own token on."""
-    lanes, size, width = state.pool.shape
-    place = jnp.arange(width, dtype=jnp.int32)
-    at = verdict.accepted[:, None] + place
-    tail = jnp.take_along_axis(said, jnp.minimum(at, width - 1), axis=1)
-    holds = (at < width) & jnp.take_along_axis(told, jnp.minimum(at, width - 1), axis=1)
-    bonus = jnp.take_along_axis(verdict.ids, verdict.accepted[:, None], axis=1)
-    tail = jnp.where(place == 0, bonus, tail)
-    holds = jnp.cumprod(holds | (place == 0), axis=1, dtype=jnp.int32) > 0
-    worth = holds[:, 1]  # a tail of one token leads nowhere
-    slot = jnp.where(worth, state.count % size, size)
-    pool = state.pool.at[jnp.arange(lanes), slot].set(jnp.where(holds, tail, -1), mode="drop")
-    return state._replace(pool=pool, count=state.count + worth.astype(jnp.int32))
 
 
 def jacobi(

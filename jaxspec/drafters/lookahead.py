@@ -23,10 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxspec.decode.hashing import ODD, scrambled
+from jaxspec.decode.lanes import choose, on_every_lane
 from jaxspec.decode.types import Context, Draft, Verdict
-from jaxspec.drafters.merge import path_hash
+from jaxspec.drafters.one_width import OneWidth
+from jaxspec.drafters.paths import path_hash, said_after
 
-ODD = 0x9E3779B1  # 2**32 over the golden ratio
 GUESS, WINDOW = 0, 1  # sources
 
 
@@ -45,7 +47,7 @@ class LookaheadState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lookahead:
+class Lookahead(OneWidth):
     """Attributes:
     window: W.
     ngram: n.
@@ -58,8 +60,7 @@ class Lookahead:
     guesses: int
     buckets: int
 
-    top = 0
-    is_chain = False
+    sources = ("lookahead", "lookahead_window")
 
     @property
     def nodes(self) -> int:
@@ -68,14 +69,6 @@ class Lookahead:
     @property
     def depth(self) -> int:
         return max(self.window + self.ngram - 3, self.ngram - 1)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        return (self.nodes,)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return ("lookahead", "lookahead_window")
 
     def prepare(self, language_model: Any) -> tuple[()]:
         return ()
@@ -92,33 +85,24 @@ class Lookahead:
 
     def admit(self, params: tuple[()], state: LookaheadState, context: Context, fresh: jax.Array) -> LookaheadState:
         place = jnp.arange((self.ngram - 1) * self.window, dtype=jnp.uint32)
-        drawn = (
-            _mixed(_mixed(context.seed[:, None]) + place) % jnp.maximum(context.length, 1).astype(jnp.uint32)[:, None]
-        )
+        drawn = _mixed(_mixed(context.seed[:, None]) + place)
+        drawn %= jnp.maximum(context.length, 1).astype(jnp.uint32)[:, None]
         text = jnp.take_along_axis(context.tokens, drawn.astype(jnp.int32), axis=1)
         start = self.init(params, context)._replace(window=text.reshape(state.window.shape))
-
-        def renew(new: jax.Array, old: jax.Array) -> jax.Array:
-            return jnp.where(fresh.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-
-        return jax.tree.map(renew, start, state)
+        return choose(fresh, start, state)
 
     def propose(self, params: tuple[()], state: LookaheadState, context: Context) -> tuple[Draft, LookaheadState]:
         lanes = context.length.shape[0]
         guesses, found = self._guesses(state, context.root)
         window = jnp.concatenate([state.window[:, 0, 1:], state.window[:, 1:].reshape(lanes, -1)], axis=1)
         shape = _topology(self.window, self.ngram, self.guesses)
-
-        def same_for_all(values: np.ndarray) -> jax.Array:
-            return jnp.broadcast_to(jnp.asarray(values), (lanes, self.nodes))
-
         draft = Draft(
             ids=jnp.concatenate([guesses.reshape(lanes, -1), window], axis=1),
-            parent=same_for_all(shape.parent),
-            depth=same_for_all(shape.depth),
-            source=same_for_all(shape.source),
+            parent=on_every_lane(shape.parent, lanes),
+            depth=on_every_lane(shape.depth, lanes),
+            source=on_every_lane(shape.source, lanes),
             valid=jnp.concatenate([jnp.repeat(found, self.ngram - 1, axis=1), jnp.ones_like(window, bool)], axis=1),
-            evidence=same_for_all(shape.evidence),
+            evidence=on_every_lane(shape.evidence, lanes),
         )
         return draft, state
 
@@ -149,15 +133,9 @@ class Lookahead:
     def _ends(
         self, params: tuple[()], state: LookaheadState, context: Context, draft: Draft, verdict: Verdict
     ) -> tuple[jax.Array, jax.Array]:
-        """(B, W) the target's token at the end of every column, and (B, W) bool whether the block held the column.
-
-        A column is found by its path, because the block may hold other drafters' nodes, or fewer.
-        """
+        """(B, W) the target's token at the end of every column, and (B, W) bool whether the block held the column."""
         own, _ = self.propose(params, state, context)
-        wanted = path_hash(own, self.depth)[:, -self.window :]
-        held = draft.valid & (verdict.chosen[:, 1:] >= 0)
-        same = (wanted[:, :, None] == path_hash(draft, draft.ids.shape[1])[:, None, :]) & held[:, None, :]
-        return jnp.take_along_axis(verdict.chosen, jnp.argmax(same, axis=2) + 1, axis=1), jnp.any(same, axis=2)
+        return said_after(path_hash(own, self.depth)[:, -self.window :], draft, verdict)
 
 
 class Topology(NamedTuple):
@@ -217,9 +195,7 @@ def _bucket(ids: jax.Array, buckets: int) -> jax.Array:
 
 
 def _mixed(x: jax.Array) -> jax.Array:
-    x = (x + jnp.uint32(1)) * jnp.uint32(ODD)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x2C1B3C6D)
-    return x ^ (x >> 12)
+    return scrambled((x + jnp.uint32(1)) * jnp.uint32(ODD))
 
 
 def lookahead(window: int = 7, ngram: int = 5, guesses: int = 7, buckets: int = 1024) -> Lookahead:

@@ -1,17 +1,12 @@
 """Several drafts as one tree: equal paths become one node.
 
-A path is known by a hash that is a sum over its nodes, so that walks up the tree are pointer jumps. Two paths with
-one hash would merge wrongly, which costs an acceptance and never a wrong token: the target verifies ids.
-
-B lanes, C candidate nodes, D depth, T true tokens.
+B lanes, C candidate nodes.
 """
 
 import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.types import Draft
-
-ODD = 0x9E3779B1  # 2**32 over the golden ratio
 
 
 def join(drafts: list[Draft], first_source: list[int]) -> Draft:
@@ -34,44 +29,12 @@ def join(drafts: list[Draft], first_source: list[int]) -> Draft:
     )
 
 
-def up_the_tree(parent: jax.Array, values: jax.Array, depth: int) -> jax.Array:
-    """(B, C) sum of `values` (B, C) over each node and its ancestors, the root counting nothing.
-
-    `parent` (B, C) is by block node, as in `Draft`.
-    """
-    jump = jnp.pad(parent, ((0, 0), (1, 0)))
-    total = jnp.pad(values, ((0, 0), (1, 0)))
-    reach = 1
-    while reach < depth:
-        total += jnp.where(jump > 0, jnp.take_along_axis(total, jump, axis=1), jnp.zeros((), total.dtype))
-        jump = jnp.take_along_axis(jump, jump, axis=1)
-        reach *= 2
-    return total[:, 1:]
-
-
-def path_hash(draft: Draft, depth: int) -> jax.Array:
-    """(B, C) uint32, equal for equal paths from the root."""
-    return up_the_tree(draft.parent, _term(draft.ids, draft.depth), depth)
-
-
-def prefix_hash(ids: jax.Array) -> jax.Array:
-    """(B, T + 1) uint32: `path_hash` of the first t of `ids` (B, T), for every t from 0 on."""
-    depth = jnp.arange(1, ids.shape[1] + 1, dtype=jnp.int32)
-    terms = _term(ids, jnp.broadcast_to(depth, ids.shape))
-    return jnp.pad(jnp.cumsum(terms, axis=1, dtype=jnp.uint32), ((0, 0), (1, 0)))
-
-
-def _term(ids: jax.Array, depth: jax.Array) -> jax.Array:
-    x = (ids.astype(jnp.uint32) + 1) * jnp.uint32(ODD) + depth.astype(jnp.uint32) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x2C1B3C6D)
-    return x ^ (x >> 12)
-
-
 def representatives(hashes: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The first valid node of every path.
 
     Args:
-      hashes, valid: (B, C).
+      hashes: (B, C) of paths, see `paths.path_hash`.
+      valid: (B, C) bool.
 
     Returns:
       (B, C) int32 index of the first valid candidate with the same path (itself if there is none), and (B, C, C)

@@ -15,23 +15,23 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.types import Context, Draft, Drafter, Verdict
-from jaxspec.drafters.merge import best_nodes, join, path_hash, prefix_hash, representatives, up_the_tree
+from jaxspec.drafters.merge import best_nodes, join, representatives
+from jaxspec.drafters.paths import path_hash, prefix_hash, up_the_tree
+from jaxspec.drafters.rates import Rates, learned, prior_rates
 
 CLASSES = 16  # E; higher classes of evidence share the last
-PRIOR_TRIALS = 4.0
 MEMORY = 0.998  # share of old trials that still counts a block later
 
 
 class MixState(NamedTuple):
     """Attributes:
     parts: state of each drafter.
-    trials, successes: (Z, E, D) float32, fading with time; shared by all lanes.
+    rates: (Z, E, D) of candidates by class; shared by all lanes.
     candidates: (B, C) the last proposal.
     """
 
     parts: tuple[Any, ...]
-    trials: jax.Array
-    successes: jax.Array
+    rates: Rates
     candidates: Draft
 
 
@@ -66,11 +66,9 @@ class Mix:
         lanes = context.length.shape[0]
         count = sum(drafter.nodes for drafter in self.drafters)
         zeros = jnp.zeros((lanes, count), jnp.int32)
-        trials, successes = self._prior()
         return MixState(
             parts=tuple(d.init(p, context) for d, p in zip(self.drafters, params, strict=True)),
-            trials=trials,
-            successes=successes,
+            rates=self._prior(),
             candidates=Draft(zeros, zeros, zeros + 1, zeros, zeros.astype(bool), zeros),
         )
 
@@ -89,8 +87,7 @@ class Mix:
             parts.append(part)
         candidates = join(drafts, self._first_sources())
         first, same = representatives(path_hash(candidates, self.depth), candidates.valid)
-        rate = state.successes / state.trials
-        edge = rate[_class_of(candidates)]
+        edge = state.rates.mean[_class_of(candidates)]
         path = jnp.exp(up_the_tree(candidates.parent, jnp.log(edge), self.depth))
         likely = jnp.max(jnp.where(same, path[:, None, :], 0.0), axis=2)  # of a shared path, the best opinion
         draft = best_nodes(candidates, first, likely, self.nodes)
@@ -105,22 +102,13 @@ class Mix:
         )
         trial, success = came_true(state.candidates, verdict, context.live, self.depth)
         kind = _class_of(state.candidates)
+        rates = learned(state.rates, self._prior(), kind, trial, success, MEMORY)
+        return state._replace(parts=parts, rates=rates)
 
-        def count(before: jax.Array, prior: jax.Array, new: jax.Array) -> jax.Array:
-            return (prior + (before - prior) * MEMORY).at[kind].add(new.astype(jnp.float32))
-
-        prior_trials, prior_successes = self._prior()
-        return MixState(
-            parts=parts,
-            trials=count(state.trials, prior_trials, trial),
-            successes=count(state.successes, prior_successes, success),
-            candidates=state.candidates,
-        )
-
-    def _prior(self) -> tuple[jax.Array, jax.Array]:
-        """Trials and successes before any: deeper edges are likelier, since their prefix has come true."""
-        trials = jnp.full((len(self.sources), CLASSES, self.depth), PRIOR_TRIALS)
-        return trials, trials * jnp.where(jnp.arange(self.depth) == 0, 0.2, 0.5)
+    def _prior(self) -> Rates:
+        """(Z, E, D) before any trial: deeper edges are likelier, since their prefix has come true."""
+        rate = jnp.where(jnp.arange(self.depth) == 0, 0.2, 0.5)
+        return prior_rates(jnp.broadcast_to(rate, (len(self.sources), CLASSES, self.depth)))
 
     def _first_sources(self) -> list[int]:
         first, count = [], 0

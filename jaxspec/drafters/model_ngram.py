@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxspec.decode.types import Context, Draft
 from jaxspec.drafters import model_tables
 from jaxspec.drafters.model_tables import ExtendedBigram
-from jaxspec.drafters.rows import draft_rows
+from jaxspec.drafters.rows import Rows, draft_rows
 from jaxspec.drafters.stateless import Stateless
 from jaxspec.drafters.unigram_ranking import VARIANTS, unigram_ranking
 from jaxspec.models.language_model import LanguageModel
@@ -22,69 +22,44 @@ PREFIXES = ("none", "bos")
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelBigram(Stateless):
-    """The `k` likeliest successors of the last token, each followed greedily to `w` tokens."""
+class ModelBigram(Rows, Stateless):
+    """The `rows` likeliest successors of the last token, each followed greedily to `width` tokens."""
 
-    k: int
-    w: int
+    rows: int
+    width: int
     prefix: str
 
-    @property
-    def nodes(self) -> int:
-        return self.k * self.w
-
-    @property
-    def depth(self) -> int:
-        return self.w
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return ("model_bigram",)
-
-    @property
-    def is_chain(self) -> bool:
-        return self.k == 1
+    sources = ("model_bigram",)
 
     def prepare(self, language_model: LanguageModel) -> ExtendedBigram:
-        return bigram_rows_of(language_model, self.k, self.w, self.prefix)
+        return bigram_rows_of(language_model, self.rows, self.width, self.prefix)
 
     def propose(self, params: ExtendedBigram, state: tuple[()], context: Context) -> tuple[Draft, tuple[()]]:
         ids = params.rows(context.root)
-        rank = jnp.broadcast_to(jnp.arange(self.k, dtype=jnp.int32), ids.shape[:2])
-        return draft_rows(ids, jnp.full_like(rank, self.w), jnp.zeros_like(rank), rank), state
+        rank = jnp.broadcast_to(jnp.arange(self.rows, dtype=jnp.int32), ids.shape[:2])
+        return draft_rows(ids, jnp.full_like(rank, self.width), jnp.zeros_like(rank), rank), state
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelUnigram(Stateless):
-    """The `k` most ordinary tokens, whatever came before."""
+class ModelUnigram(Rows, Stateless):
+    """The `rows` most ordinary tokens, whatever came before."""
 
-    k: int
+    rows: int
     variant: str
 
-    depth = 1
-
-    @property
-    def nodes(self) -> int:
-        return self.k
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return ("model_unigram",)
-
-    @property
-    def is_chain(self) -> bool:
-        return self.k == 1
+    width = 1
+    sources = ("model_unigram",)
 
     def prepare(self, language_model: LanguageModel) -> jax.Array:
         """(K,) int32 the tokens proposed."""
         vocabulary = language_model.config.vocabulary
-        if self.k > vocabulary:
-            raise ValueError(f"k={self.k} is above the model's vocabulary of {vocabulary} ids; lower it")
-        return jnp.asarray(unigram_ranking(language_model, self.variant)[: self.k])
+        if self.rows > vocabulary:
+            raise ValueError(f"k={self.rows} is above the model's vocabulary of {vocabulary} ids; lower it")
+        return jnp.asarray(unigram_ranking(language_model, self.variant)[: self.rows])
 
     def propose(self, params: jax.Array, state: tuple[()], context: Context) -> tuple[Draft, tuple[()]]:
-        ids = jnp.broadcast_to(params, (context.length.shape[0], self.k))
-        rank = jnp.broadcast_to(jnp.arange(self.k, dtype=jnp.int32), ids.shape)
+        ids = jnp.broadcast_to(params, (context.length.shape[0], self.rows))
+        rank = jnp.broadcast_to(jnp.arange(self.rows, dtype=jnp.int32), ids.shape)
         return draft_rows(ids[:, :, None], jnp.ones_like(rank), jnp.zeros_like(rank), rank), state
 
 

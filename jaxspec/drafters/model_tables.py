@@ -23,9 +23,7 @@ from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import ModelFn, Params, chain_block
 
 CHUNK = 64  # tokens a pass
-KEPT = (
-    32  # successors kept on disk: a pass costs the same for one as for all, and smaller tables are their first columns
-)
+KEPT = 32  # successors kept on disk: a pass costs as much for one, and smaller tables are the first columns
 
 
 class ExtendedBigram(NamedTuple):

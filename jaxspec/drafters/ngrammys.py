@@ -13,7 +13,7 @@ from jaxspec.decode.types import Context, Draft
 from jaxspec.drafters.context_rows import context_rows
 from jaxspec.drafters.model_ngram import bigram_rows_of, check_sizes
 from jaxspec.drafters.model_tables import ExtendedBigram
-from jaxspec.drafters.rows import draft_rows
+from jaxspec.drafters.rows import Rows, draft_rows
 from jaxspec.drafters.stateless import Stateless
 from jaxspec.models.language_model import LanguageModel
 
@@ -22,53 +22,41 @@ CONTEXT, BIGRAM = 0, 1  # sources
 
 
 @dataclasses.dataclass(frozen=True)
-class Ngrammys(Stateless):
+class Ngrammys(Rows, Stateless):
     """Attributes:
-    k: rows.
-    w: tokens a row.
-    q: last tokens looked up in the context.
+    rows: K.
+    width: W.
+    query: last tokens looked up in the context.
     strict: context rows are whole.
     mode: `tree` merges shared beginnings.
     prefix: of the bigram.
     window: places in the context looked at.
     """
 
-    k: int
-    w: int
-    q: int
+    rows: int
+    width: int
+    query: int
     strict: bool
     mode: str
     prefix: str
     window: int
 
-    @property
-    def nodes(self) -> int:
-        return self.k * self.w
-
-    @property
-    def depth(self) -> int:
-        return self.w
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return ("context_ngram", "model_bigram")
-
-    @property
-    def is_chain(self) -> bool:
-        return self.k == 1
+    sources = ("context_ngram", "model_bigram")
 
     def prepare(self, language_model: LanguageModel) -> ExtendedBigram:
-        return bigram_rows_of(language_model, self.k, self.w, self.prefix)
+        return bigram_rows_of(language_model, self.rows, self.width, self.prefix)
 
     def propose(self, params: ExtendedBigram, state: tuple[()], context: Context) -> tuple[Draft, tuple[()]]:
-        copied = context_rows(context.tokens, context.length, self.q, self.w, self.k, self.window, self.strict)
+        copied = context_rows(
+            context.tokens, context.length, self.query, self.width, self.rows, self.window, self.strict
+        )
         found = copied.length > 0  # (B, K), the first few
-        place = jnp.broadcast_to(jnp.arange(self.k, dtype=jnp.int32), found.shape)
+        place = jnp.broadcast_to(jnp.arange(self.rows, dtype=jnp.int32), found.shape)
         rank = jnp.where(found, place, place - jnp.sum(found, axis=1, keepdims=True, dtype=jnp.int32))
         successors = jnp.take_along_axis(params.rows(context.root), rank[:, :, None], axis=1)
         draft = draft_rows(
             ids=jnp.where(found[:, :, None], copied.ids, successors),
-            length=jnp.where(found, copied.length, self.w),
+            length=jnp.where(found, copied.length, self.width),
             source=jnp.where(found, CONTEXT, BIGRAM).astype(jnp.int32),
             evidence=rank,
             merge=self.mode == "tree",

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.types import Context, Draft, Drafter, State, Verdict
+from jaxspec.drafters.one_width import OneWidth
 
 
 @dataclasses.dataclass(frozen=True)
-class Padded:
+class Padded(OneWidth):
     """`drafter` with invalid nodes added up to `nodes`, so that unlike drafters share one block shape."""
 
     drafter: Drafter
@@ -19,10 +20,6 @@ class Padded:
     @property
     def depth(self) -> int:
         return self.nodes
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        return (self.nodes,)
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -15,14 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxspec.decode.hashing import prompt_mark
+from jaxspec.decode.lanes import choose
 from jaxspec.decode.types import Context, Draft, Verdict
-from jaxspec.drafters.chain import chain
+from jaxspec.drafters.alignment import BOUNDARY, align, draft_from
+from jaxspec.drafters.chain import OneChain
+from jaxspec.models.token_ids import token_ids
 
 Text = str | Sequence[int]
 
-BOUNDARY = -1  # behind every reference; never matched, never proposed
 ANY_PROMPT = -1  # in place of a prompt's length
-MULTIPLIER = 0x9E3779B1
 
 
 class References(NamedTuple):
@@ -30,12 +32,12 @@ class References(NamedTuple):
 
     Attributes:
       tokens: (R, T) int32, `BOUNDARY` behind each text.
-      prompt_hash: (R,) uint32 of the prompt a text is for.
+      prompt_mark: (R,) uint32 of the prompt a text is for.
       prompt_length: (R,) int32 of that prompt, or `ANY_PROMPT`.
     """
 
     tokens: jax.Array
-    prompt_hash: jax.Array
+    prompt_mark: jax.Array
     prompt_length: jax.Array
 
 
@@ -54,7 +56,7 @@ class Alignment(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReferenceText:
+class ReferenceText(OneChain):
     """One chain of up to `width` tokens.
 
     Attributes:
@@ -73,24 +75,7 @@ class ReferenceText:
     prompts: tuple[str | tuple[int, ...], ...] | None = dataclasses.field(compare=False, repr=False)
     chat: bool = dataclasses.field(compare=False, repr=False)
 
-    top = 0
-    is_chain = True
-
-    @property
-    def nodes(self) -> int:
-        return self.width
-
-    @property
-    def depth(self) -> int:
-        return self.width
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        return (self.nodes,)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return ("reference_text",)
+    sources = ("reference_text",)
 
     def prepare(self, language_model: Any) -> References:
         """The texts as token ids, in arrays whose sizes are powers of two.
@@ -98,42 +83,41 @@ class ReferenceText:
         Raises:
           ValueError: a text for a model without tokenizer, or an id outside the vocabulary.
         """
-        texts = [_encode(text, language_model, f"reference {i}") for i, text in enumerate(self.references)]
+        texts = [
+            token_ids(text, language_model, f"reference {i}", special=False) for i, text in enumerate(self.references)
+        ]
         tokens, _ = _pad(texts)
         if self.prompts is None:
             return References(tokens, jnp.zeros((1,), jnp.uint32), jnp.full((1,), ANY_PROMPT, jnp.int32))
         prompts = [
-            _encode(text, language_model, f"prompt {i} of the references", prompt=True, chat=self.chat)
+            token_ids(text, language_model, f"prompt {i} of the references", chat=self.chat)
             for i, text in enumerate(self.prompts)
         ]
         ids, prompt_length = _pad(prompts)
-        return References(tokens, prompt_hash(ids, prompt_length), prompt_length)
+        return References(tokens, prompt_mark(ids, prompt_length), prompt_length)
 
     def init(self, params: References, context: Context) -> Alignment:
         nothing = jnp.zeros_like(context.length)
         return Alignment(nothing - 1, nothing, nothing)
 
     def admit(self, params: References, state: Alignment, context: Context, fresh: jax.Array) -> Alignment:
-        hashes = prompt_hash(context.tokens, context.prompt_length)
-        same = (params.prompt_hash == hashes[:, None]) & (params.prompt_length == context.prompt_length[:, None])
+        marks = prompt_mark(context.tokens, context.prompt_length)
+        same = (params.prompt_mark == marks[:, None]) & (params.prompt_length == context.prompt_length[:, None])
         same |= params.prompt_length == ANY_PROMPT
         row = jnp.where(jnp.any(same, axis=1), jnp.argmax(same, axis=1), -1).astype(jnp.int32)
         start = Alignment(row, jnp.zeros_like(row), context.prompt_length)
-        return jax.tree.map(lambda new, old: jnp.where(fresh, new, old), start, state)
+        return choose(fresh, start, state)
 
     def propose(self, params: References, state: Alignment, context: Context) -> tuple[Draft, Alignment]:
         known = state.row >= 0
         reference = params.tokens[jnp.maximum(state.row, 0)]  # (B, T)
         said = context.length - context.prompt_length
         since = context.length - state.length
-        following, matched, sure = jax.vmap(align, in_axes=(0, 0, 0, 0, 0, 0, None, None))(
+        following, matched, sure = align(
             reference, context.tokens, context.length, said, state.place, since, self.query, self.reach
         )
-        index = following[:, None] + jnp.arange(self.width, dtype=jnp.int32)
-        ids = jnp.take_along_axis(reference, index, axis=1, mode="fill", fill_value=BOUNDARY)
-        proposed = jnp.sum(jnp.cumprod((ids != BOUNDARY).astype(jnp.int32), axis=1), axis=1)
-        draft = chain(jnp.maximum(ids, 0), jnp.where(known, proposed, 0))
-        draft = draft._replace(evidence=jnp.broadcast_to(matched[:, None], ids.shape))
+        draft = draft_from(reference, following, matched, self.width)
+        draft = draft._replace(valid=draft.valid & known[:, None])
         sure &= known & context.live
         place, length = jnp.where(sure, following, state.place), jnp.where(sure, context.length, state.length)
         return draft, Alignment(state.row, place, length)
@@ -142,81 +126,6 @@ class ReferenceText:
         self, params: References, state: Alignment, context: Context, draft: Draft, verdict: Verdict
     ) -> Alignment:
         return state
-
-
-def align(
-    reference: jax.Array,
-    tokens: jax.Array,
-    length: jax.Array,
-    said: jax.Array,
-    place: jax.Array,
-    since: jax.Array,
-    query: int,
-    reach: int,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Where in its reference a lane stands.
-
-    Between `place`, if all tokens since were inserted, and `place + since`, if each replaced one of the reference's
-    or is one of them, every place is as near as can be. A longer match goes first as far as `query`; then the
-    nearer place; then the longer match; then the later place.
-
-    Args:
-      reference: (T,) int32.
-      tokens: (L,) int32, undefined at and beyond `length` ().
-      said: () int32 how many of these are output; only they are compared.
-      place: () int32 where the lane stood when it was last sure.
-      since: () int32 tokens said since then.
-      query, reach: see `ReferenceText`.
-
-    Returns:
-      () int32 index of the token expected to follow, () int32 tokens matched before it, at most `2 * query`, and ()
-      bool whether the match is as long as could be asked.
-    """
-    size, longest = reference.shape[0], 2 * query
-    position = jnp.arange(size, dtype=jnp.int32)
-    alive = jnp.ones((size,), bool)
-    matched = jnp.zeros((size,), jnp.int32)
-    for back in range(1, longest + 1):
-        alive &= (position >= back) & (jnp.roll(reference, back) == tokens[jnp.maximum(length - back, 0)])
-        alive &= back <= said
-        matched += alive.astype(jnp.int32)
-    expected = place + since
-    distance = jnp.maximum(jnp.maximum(place - position, position - expected), 0)
-    level = jnp.minimum(matched, query)
-    counts = (level == query) | ((level > 0) & (distance <= reach))
-    score = jnp.where(counts, (level * size + size - distance) * (longest + 1) + matched, 0)
-    best = (size - 1 - jnp.argmax(score[::-1])).astype(jnp.int32)
-    found = score[best] > 0
-    sure = found & (level[best] >= jnp.minimum(said, query))
-    return jnp.where(found, best, expected), jnp.where(found, matched[best], 0), sure
-
-
-def prompt_hash(tokens: jax.Array, length: jax.Array) -> jax.Array:
-    """(B,) uint32 of the first `length` (B,) tokens of `tokens` (B, L), whatever L is."""
-    position = jnp.arange(tokens.shape[1], dtype=jnp.int32)
-    power = jnp.cumprod(jnp.full((tokens.shape[1],), MULTIPLIER, jnp.uint32))
-    terms = (tokens.astype(jnp.uint32) + jnp.uint32(1)) * power
-    terms ^= terms >> jnp.uint32(15)
-    return jnp.sum(jnp.where(position < length[:, None], terms, jnp.uint32(0)), axis=1, dtype=jnp.uint32)
-
-
-def _encode(
-    text: str | tuple[int, ...], language_model: Any, what: str, *, prompt: bool = False, chat: bool = False
-) -> list[int]:
-    if not isinstance(text, str):
-        wrong = [i for i in text if not 0 <= i < language_model.config.vocabulary]
-        if wrong:
-            raise ValueError(
-                f"{what} holds id {wrong[0]}, outside the vocabulary of {language_model.config.vocabulary} ids; "
-                "was it encoded with another model's tokenizer?"
-            )
-        return list(text)
-    tokenizer = language_model.tokenizer
-    if tokenizer is None:
-        raise ValueError(f"{what} is text but {language_model.name} has no tokenizer; pass token ids")
-    if prompt and chat:
-        return list(tokenizer.chat(text))
-    return list(tokenizer.encode(text, add_special=prompt))
 
 
 def _pad(texts: Sequence[Sequence[int]]) -> tuple[jax.Array, jax.Array]:

@@ -7,6 +7,26 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.types import Draft
+from jaxspec.drafters.one_width import OneWidth
+
+
+class Rows(OneWidth):
+    """Base of drafters of `rows` rows of `width` tokens."""
+
+    rows: int
+    width: int
+
+    @property
+    def nodes(self) -> int:
+        return self.rows * self.width
+
+    @property
+    def depth(self) -> int:
+        return self.width
+
+    @property
+    def is_chain(self) -> bool:
+        return self.rows == 1
 
 
 def draft_rows(ids: jax.Array, length: jax.Array, source: jax.Array, evidence: jax.Array, merge: bool = False) -> Draft:

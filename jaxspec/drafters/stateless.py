@@ -5,18 +5,11 @@ from typing import Any
 import jax
 
 from jaxspec.decode.types import Context, Draft, Verdict
+from jaxspec.drafters.one_width import OneWidth
 
 
-class Stateless:
+class Stateless(OneWidth):
     """Base of drafters that propose from the context alone."""
-
-    nodes: int
-    top = 0
-    is_chain = False
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        return (self.nodes,)
 
     def prepare(self, language_model: Any) -> tuple[()]:
         return ()

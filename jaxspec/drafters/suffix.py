@@ -14,13 +14,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.types import Context, Draft
+from jaxspec.drafters.copying import continuation, latest_places
+from jaxspec.drafters.rows import Rows, draft_rows
 from jaxspec.drafters.stateless import Stateless
 
 MATCH_CLASSES = (1, 2, 3, 4, 5, 7, 10)  # shortest match of every class of evidence: 1, 2, 3, 4, 5-6, 7-9, 10 and more
 
 
 @dataclasses.dataclass(frozen=True)
-class Suffix(Stateless):
+class Suffix(Rows, Stateless):
     """Up to `rows` chains of up to `width` tokens that differ within the first few.
 
     Attributes:
@@ -42,38 +44,24 @@ class Suffix(Stateless):
     offset: float
     distinct: int
 
-    @property
-    def nodes(self) -> int:
-        return self.rows * self.width
-
-    @property
-    def depth(self) -> int:
-        return self.width
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return ("suffix",)
-
-    @property
-    def is_chain(self) -> bool:
-        return self.rows == 1
+    sources = ("suffix",)
 
     def propose(self, params: Any, state: tuple[()], context: Context) -> tuple[Draft, tuple[()]]:
         start, matched = jax.vmap(self._search)(context.tokens, context.length)
         matched = jnp.where(matched >= self.shortest, matched, 0)
-        ids = jax.vmap(_continuations, in_axes=(0, 0, 0, None))(context.tokens, context.length, start, self.width)
+        ids = jax.vmap(continuation, in_axes=(0, 0, 0, None))(context.tokens, context.length, start, self.width)
         wanted = jnp.floor(self.factor * matched.astype(jnp.float32) + self.offset).astype(jnp.int32)
         proposed = jnp.where(matched > 0, jnp.clip(wanted, 1, self.width), 0)
         # The first row is right much more often than what else the same match length has to offer.
         later = jnp.arange(self.rows, dtype=jnp.int32) > 0
         evidence = match_class(matched) + jnp.where(later, len(MATCH_CLASSES), 0)
-        return chains(ids, proposed, evidence), state
+        return draft_rows(ids, proposed, jnp.zeros_like(proposed), evidence), state
 
     def _search(self, tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(K,) where continuations start, and how many tokens before repeat the end of the text, 0 for none."""
         last, found = occurrences(tokens, length, self.window)
         matched = jnp.where(found, match_lengths(tokens, length, last, self.longest), 0)
-        begin = _continuations(tokens, length, last + 1, self.distinct)
+        begin = continuation(tokens, length, last + 1, self.distinct)
         return distinct_best(last + 1, matched, begin, tokens.shape[0], self.rows)
 
 
@@ -93,14 +81,11 @@ def occurrences(tokens: jax.Array, length: jax.Array, count: int) -> tuple[jax.A
     before = tokens[jnp.maximum(length - 2, 0)]
     one = (tokens == last) & (position < length - 1)
     two = one & (jnp.roll(tokens, 1) == before) & (position > 0) & (length > 1)
-    twos, ones = jnp.cumsum(two, dtype=jnp.int32), jnp.cumsum(one & ~two, dtype=jnp.int32)
     rank = jnp.arange(count, dtype=jnp.int32)
-
-    def latest(hits: jax.Array, rank: jax.Array) -> jax.Array:
-        return jnp.searchsorted(hits, jnp.maximum(hits[-1] - rank, 1)).astype(jnp.int32)
-
-    place = jnp.where(rank < twos[-1], latest(twos, rank), latest(ones, rank - twos[-1]))
-    return jnp.minimum(place, tokens.shape[0] - 1), rank < twos[-1] + ones[-1]
+    of_two, twos = latest_places(two, rank)
+    of_one, ones = latest_places(one & ~two, rank - twos)
+    place = jnp.where(rank < twos, of_two, of_one)
+    return jnp.minimum(place, tokens.shape[0] - 1), rank < twos + ones
 
 
 def match_lengths(tokens: jax.Array, length: jax.Array, last: jax.Array, longest: int) -> jax.Array:
@@ -140,37 +125,6 @@ def match_class(matched: jax.Array) -> jax.Array:
     """Class of evidence of matches of so many tokens, see `MATCH_CLASSES`."""
     reached = matched[..., None] >= jnp.asarray(MATCH_CLASSES, jnp.int32)
     return jnp.maximum(jnp.sum(reached, axis=-1, dtype=jnp.int32) - 1, 0)
-
-
-def chains(ids: jax.Array, proposed: jax.Array, evidence: jax.Array) -> Draft:
-    """A draft of K rows below the root.
-
-    Args:
-      ids: (B, K, W) int32.
-      proposed: (B, K) int32 how many tokens of every row are proposed.
-      evidence: (B, K) int32.
-    """
-    shape = ids.shape
-    step = jnp.arange(shape[2], dtype=jnp.int32)
-    node = jnp.arange(shape[1] * shape[2], dtype=jnp.int32).reshape(shape[1:])
-
-    def flat(field: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(field, shape).reshape(shape[0], -1)
-
-    return Draft(
-        ids=flat(ids),
-        parent=flat(jnp.where(step == 0, 0, node)),
-        depth=flat(step + 1),
-        source=flat(jnp.zeros((), jnp.int32)),
-        valid=flat(step < proposed[:, :, None]),
-        evidence=flat(evidence[:, :, None]),
-    )
-
-
-def _continuations(tokens: jax.Array, length: jax.Array, start: jax.Array, width: int) -> jax.Array:
-    """(K, W) tokens from `start` (K,) on; past the end of the text the copied stretch repeats itself."""
-    period = jnp.maximum(length - start, 1)[:, None]
-    return tokens[start[:, None] + jnp.arange(width, dtype=jnp.int32) % period]
 
 
 def suffix(

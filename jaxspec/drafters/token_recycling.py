@@ -8,25 +8,22 @@ B lanes, N draft nodes, M = N + 1 block nodes, V vocabulary, R successors a toke
 """
 
 import dataclasses
-import functools
-import heapq
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from jaxspec.decode.lanes import on_every_lane
 from jaxspec.decode.types import Context, Draft, Verdict
+from jaxspec.drafters.one_width import OneWidth
+from jaxspec.drafters.rank_template import Template, checked_template, likeliest_template, template_arrays
 
-Template = tuple[tuple[int, ...], ...]
 STARTS = ("bigram", "empty")
 UPDATES = ("all", "path")
-FIRST_COST, OTHER_COST = 9, 24  # of an edge of rank 0, and of rank 1: -10 log of how often they are right
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenRecycling:
+class TokenRecycling(OneWidth):
     """A static tree filled from the table.
 
     Attributes:
@@ -43,7 +40,7 @@ class TokenRecycling:
     shared: bool
     updates: str
 
-    is_chain = False
+    sources = ("token_recycling",)
 
     @property
     def nodes(self) -> int:
@@ -52,14 +49,6 @@ class TokenRecycling:
     @property
     def depth(self) -> int:
         return len(self.template[-1])
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        return (self.nodes,)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return ("token_recycling",)
 
     @property
     def top(self) -> int:
@@ -85,7 +74,7 @@ class TokenRecycling:
         return state if self.shared else jnp.where(fresh[:, None, None], params, state)
 
     def propose(self, params: jax.Array, state: jax.Array, context: Context) -> tuple[Draft, jax.Array]:
-        parent, rank, depth = _arrays(self.template)
+        parent, rank, depth = template_arrays(self.template)
         lanes = context.length.shape[0]
         lane = jnp.arange(lanes)[:, None]
         levels, valids = [context.root[:, None]], [jnp.ones((lanes, 1), bool)]
@@ -101,16 +90,13 @@ class TokenRecycling:
             levels.append(jnp.where(known, found, 0))
             valids.append(known)
 
-        def same_for_all(values: np.ndarray) -> jax.Array:
-            return jnp.broadcast_to(jnp.asarray(values, jnp.int32), (lanes, self.nodes))
-
         draft = Draft(
             ids=jnp.concatenate(levels[1:], axis=1),
-            parent=same_for_all(parent),
-            depth=same_for_all(depth),
+            parent=on_every_lane(parent, lanes),
+            depth=on_every_lane(depth, lanes),
             source=jnp.zeros((lanes, self.nodes), jnp.int32),
             valid=jnp.concatenate(valids[1:], axis=1),
-            evidence=same_for_all(rank),
+            evidence=on_every_lane(rank, lanes),
         )
         return draft, state
 
@@ -157,42 +143,6 @@ def _beaten(ids: jax.Array, order: jax.Array, usable: jax.Array) -> jax.Array:
     return jnp.any(rival, axis=1)
 
 
-@functools.cache
-def likeliest_template(nodes: int, branches: int) -> Template:
-    """The `nodes` likeliest paths of ranks below `branches`.
-
-    The best successor is taken to be right two times in five, and that of rank r, 0.09 / r of the time: what a small
-    model's chat and code answers show, and, unlike a geometric law, wide at the root and deep along rank 0. Costs
-    are integers, so that ties are exact; of equals the shallower come first, then the lower ranks.
-    """
-    costs = [FIRST_COST, *(OTHER_COST + round(10 * math.log(rank)) for rank in range(1, branches))]
-    heap: list[tuple[int, int, tuple[int, ...]]] = [(cost, 1, (rank,)) for rank, cost in enumerate(costs)]
-    heapq.heapify(heap)
-    chosen: list[tuple[int, ...]] = []
-    while len(chosen) < nodes:
-        total, depth, path = heapq.heappop(heap)
-        chosen.append(path)
-        for rank, cost in enumerate(costs):
-            heapq.heappush(heap, (total + cost, depth + 1, (*path, rank)))
-    return _by_depth(chosen)
-
-
-def _by_depth(paths: list[tuple[int, ...]]) -> Template:
-    return tuple(sorted(paths, key=lambda path: (len(path), path)))
-
-
-@functools.cache
-def _arrays(template: Template) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N,) parent as a block node, rank and depth of every node."""
-    place = {(): 0} | {path: index for index, path in enumerate(template, start=1)}
-    parent = np.array([place[path[:-1]] for path in template], np.int32)
-    rank = np.array([path[-1] for path in template], np.int32)
-    return parent, rank, np.array([len(path) for path in template], np.int32)
-
-
-TEMPLATES = {nodes: likeliest_template(nodes, 8) for nodes in (8, 16, 32, 64, 80)}
-
-
 def token_recycling(
     branches: int = 8,
     nodes: int = 64,
@@ -228,20 +178,5 @@ def token_recycling(
             raise ValueError(f"nodes={nodes} is below 1; the tree needs at least one node")
         paths = likeliest_template(nodes, branches)
     else:
-        paths = _by_depth([tuple(int(rank) for rank in path) for path in template])
-        _check_template(paths, branches)
+        paths = checked_template(template, branches)
     return TokenRecycling(branches, paths, start, shared, updates)
-
-
-def _check_template(paths: Template, branches: int) -> None:
-    known: set[tuple[int, ...]] = {()}
-    for path in paths:
-        if any(not 0 <= rank < branches for rank in path):
-            raise ValueError(f"template path {path} has a rank outside 0 to {branches - 1}; raise branches or drop it")
-        if path in known:
-            raise ValueError(f"template path {path} stands twice, or is the root; give every node once")
-        if path[:-1] not in known:
-            raise ValueError(f"template path {path} has no parent {path[:-1]}; add it")
-        known.add(path)
-    if not paths:
-        raise ValueError("template is empty; it needs at least one path, such as (0,)")

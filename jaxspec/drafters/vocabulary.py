@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxspec.models.language_model import check_writes
+
 EXAMPLES = 5
 
 Token = bytes | str | None  # the bytes of a text token, the name of a special one, or no token
@@ -102,8 +104,9 @@ def translate(target: Any, draft: Any, *, shared: bool = False) -> Translation |
       shared: let vocabularies differ, and draft in the tokens both know.
 
     Raises:
-      ValueError: the vocabularies differ; the message counts the ids and shows some.
+      ValueError: the vocabularies differ, the message counts the ids and shows some; or `draft` is a scoring model.
     """
+    check_writes(draft, "draft model")
     if target.tokenizer is None or draft.tokenizer is None:
         if target.config.vocabulary != draft.config.vocabulary:
             raise ValueError(

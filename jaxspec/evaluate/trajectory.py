@@ -18,7 +18,7 @@ import numpy as np
 from jaxspec.decode import sampling
 from jaxspec.decode.sampling import Sampling, SamplingFlags
 from jaxspec.decode.types import Context
-from jaxspec.drafters.jacobi import Initial, initial_tokens
+from jaxspec.drafters.initial_tokens import Initial, initial_tokens
 from jaxspec.engine.request import encode_prompts
 from jaxspec.models import cache as kv_cache
 from jaxspec.models.cache import KVCache, init_cache

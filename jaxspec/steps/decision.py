@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.commit import Finish
-from jaxspec.steps.draws import prompt_mark, turn_uniform
+from jaxspec.decode.hashing import prompt_mark
+from jaxspec.steps.draws import turn_uniform
 from jaxspec.steps.program import StepProgram
 from jaxspec.steps.state import Lanes, Phase, StepLoopState, row_of
 

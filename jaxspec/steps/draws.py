@@ -1,6 +1,6 @@
 """Numbers drawn for a turn of a sample: the same on any lane, at any tick, in any order of the queue.
 
-B lanes, L tokens a text.
+B lanes.
 """
 
 from collections.abc import Callable
@@ -9,18 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.sampling import key_of
-
-ODD = 0x9E3779B1  # 2 ** 32 over the golden ratio: neighbouring positions get unrelated factors
-
-
-def prompt_mark(tokens: jax.Array, prompt_length: jax.Array) -> jax.Array:
-    """(B,) uint32 that tells prompts apart, from `tokens` (B, L) up to `prompt_length` (B,)."""
-    place = jnp.arange(tokens.shape[1], dtype=jnp.uint32)
-    factor = (2 * place + 1) * jnp.uint32(ODD)
-    inside = place < prompt_length[:, None].astype(jnp.uint32)
-    mixed = (tokens.astype(jnp.uint32) + 1) * factor
-    mixed = mixed ^ (mixed >> 15)
-    return jnp.sum(jnp.where(inside, mixed * factor, jnp.uint32(0)), axis=1, dtype=jnp.uint32)
 
 
 def turn_draw(

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxspec.steps.draws import prompt_mark, turn_draw
+from jaxspec.decode.hashing import prompt_mark
+from jaxspec.steps.draws import turn_draw
 from jaxspec.steps.scorers import TextScore
 from jaxspec.steps.types import StepContext
 from jaxspec.tasks.arithmetic import MAX_STEPS, tokenizer

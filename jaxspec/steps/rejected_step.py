@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.types import Context, Draft, Verdict
-from jaxspec.drafters.chain import chain
-from jaxspec.drafters.reference_text import BOUNDARY, align
+from jaxspec.drafters.alignment import BOUNDARY, align, draft_from
+from jaxspec.drafters.chain import OneChain
 from jaxspec.steps.state import Kept
 
 
@@ -29,37 +29,20 @@ class Reference(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class RejectedStep:
+class RejectedStep(OneChain):
     """One chain of up to `width` tokens of the rejected step, from where the target's own step stands in it.
 
     Attributes:
       width: W.
       step_tokens: T, most tokens a step may have.
-      query: see `drafters.reference_text`.
+      query: see `drafters.alignment.align`.
     """
 
     width: int
     step_tokens: int
     query: int
 
-    top = 0
-    is_chain = True
-
-    @property
-    def nodes(self) -> int:
-        return self.width
-
-    @property
-    def depth(self) -> int:
-        return self.width
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        return (self.width,)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return ("rejected_step",)
+    sources = ("rejected_step",)
 
     def prepare(self, language_model: Any) -> tuple[()]:
         return ()
@@ -82,14 +65,10 @@ class RejectedStep:
     def propose(self, params: Any, state: Reference, context: Context) -> tuple[Draft, Reference]:
         said = context.length - state.start
         nothing = jnp.zeros_like(said)
-        following, matched, _ = jax.vmap(align, in_axes=(0, 0, 0, 0, 0, 0, None, None))(
+        following, matched, _ = align(
             state.tokens, context.tokens, context.length, said, nothing, said, self.query, self.step_tokens
         )
-        index = following[:, None] + jnp.arange(self.width, dtype=jnp.int32)
-        ids = jnp.take_along_axis(state.tokens, index, axis=1, mode="fill", fill_value=BOUNDARY)
-        proposed = jnp.sum(jnp.cumprod((ids != BOUNDARY).astype(jnp.int32), axis=1), axis=1)
-        draft = chain(jnp.maximum(ids, 0), proposed)
-        return draft._replace(evidence=jnp.broadcast_to(matched[:, None], ids.shape)), state
+        return draft_from(state.tokens, following, matched, self.width), state
 
     def observe(self, params: Any, state: Reference, context: Context, draft: Draft, verdict: Verdict) -> Reference:
         return state

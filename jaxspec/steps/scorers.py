@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxspec.steps.draws import prompt_mark, turn_uniform
+from jaxspec.decode.hashing import prompt_mark
+from jaxspec.steps.draws import turn_uniform
 from jaxspec.steps.types import StepContext
 
+EXPECTATIONS = ("binary", "classes", "ordinal", "advantage")
 RANDOM = 8  # random stream, apart from those of `decode.sampling`
 
 
@@ -108,6 +110,11 @@ class RewardModel(_Head):
     ) -> jax.Array:
         return at_last_token(self.value(outputs), position, end)
 
+    def check_outputs(self, outputs: int) -> None:
+        """Raises ValueError unless a model of so many `outputs` a token can be read."""
+        if outputs != 1:
+            raise ValueError(f"a reward model has one output a token, and this one has {outputs}; is it a router?")
+
     def value(self, outputs: jax.Array) -> jax.Array:
         """(b, W) float32 the reward at every token."""
         return jax.nn.sigmoid(outputs[:, :, 0])
@@ -124,6 +131,24 @@ class AdvantageRouter(_Head):
     """
 
     expects: str = "binary"
+
+    def __post_init__(self) -> None:
+        if self.expects not in EXPECTATIONS:
+            raise ValueError(f"expects={self.expects!r} is not one of {', '.join(EXPECTATIONS)}")
+
+    def check_outputs(self, outputs: int) -> None:
+        """Raises ValueError unless a model of so many `outputs` a token can be read."""
+        fits = {
+            "binary": outputs == 2,
+            "classes": outputs % 2 == 0,
+            "ordinal": True,
+            "advantage": outputs == 1,
+        }
+        if not fits[self.expects]:
+            raise ValueError(
+                f"a router that expects {self.expects!r} cannot be read from {outputs} outputs a token; is it another "
+                "kind of router, or a reward model? load_scorer(...).score fits its model"
+            )
 
     def contribution(
         self, outputs: jax.Array, following: jax.Array, position: jax.Array, start: jax.Array, end: jax.Array

@@ -12,7 +12,8 @@ from toy_model import greedy_continuation, toy_model
 import jaxspec
 from jaxspec.decode.loop import run_slice
 from jaxspec.decode.types import Context, Draft, Verdict
-from jaxspec.drafters.corpus import BOUNDARY, LONGEST, QUERIES, append, corpus, empty_memory, lookup
+from jaxspec.drafters.corpus import corpus
+from jaxspec.drafters.text_memory import BOUNDARY, LONGEST, QUERIES, append, empty_memory, lookup
 
 NEW, WIDTH = 24, 4
 EVERY_OTHER = [pytest.param(0.0, 1, marks=pytest.mark.slow), pytest.param(1.5, 3, marks=pytest.mark.slow)]

@@ -13,7 +13,8 @@ import jaxspec
 from jaxspec.decode.loop import run_slice
 from jaxspec.decode.types import Context, Draft, Verdict
 from jaxspec.drafters.context_ngram import context_ngram
-from jaxspec.drafters.jacobi import Jacobi, JacobiState, initial_tokens, jacobi
+from jaxspec.drafters.initial_tokens import initial_tokens
+from jaxspec.drafters.jacobi import Jacobi, JacobiState, jacobi
 from jaxspec.drafters.mix import mix
 from jaxspec.drafters.suffix import suffix
 

@@ -12,8 +12,9 @@ import jaxspec
 from jaxspec import drafters
 from jaxspec.decode.types import Context, Draft, Verdict
 from jaxspec.decode.verify import choose_width
-from jaxspec.drafters.merge import best_nodes, join, path_hash, prefix_hash, representatives
+from jaxspec.drafters.merge import best_nodes, join, representatives
 from jaxspec.drafters.mix import came_true
+from jaxspec.drafters.paths import path_hash, prefix_hash
 
 NODES, DEPTH = 9, 9
 LM = toy_model(0)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from toy_model import greedy_continuation, toy_model
 
 import jaxspec
+from jaxspec.decode.hashing import prompt_mark
 from jaxspec.decode.loop import run_slice
 from jaxspec.decode.types import Context
-from jaxspec.drafters.reference_text import ReferenceText, prompt_hash, reference_text
+from jaxspec.drafters.reference_text import ReferenceText, reference_text
 
 NEW = 40
 COMMON = dict(max_new_tokens=NEW, cache=128, lanes=4)  # one program for most tests
@@ -200,12 +201,12 @@ def test_hashes_depend_on_the_prompt_alone() -> None:
     length = rng.integers(1, 40, 300).astype(np.int32)
     other = np.where(np.arange(40) < length[:, None], prompts, rng.integers(0, 50_000, prompts.shape))
     wider = np.pad(other, ((0, 0), (0, 9)), constant_values=5).astype(np.int32)
-    hashes = np.asarray(prompt_hash(jnp.asarray(prompts), jnp.asarray(length)))
-    assert np.array_equal(hashes, prompt_hash(jnp.asarray(wider), jnp.asarray(length)))
+    hashes = np.asarray(prompt_mark(jnp.asarray(prompts), jnp.asarray(length)))
+    assert np.array_equal(hashes, prompt_mark(jnp.asarray(wider), jnp.asarray(length)))
     assert len({*zip(hashes.tolist(), length.tolist(), strict=True)}) == 300
     swapped = prompts[:, [1, 0, *range(2, 40)]]
     long = length > 1
-    assert not np.any((np.asarray(prompt_hash(jnp.asarray(swapped), jnp.asarray(length))) == hashes)[long])
+    assert not np.any((np.asarray(prompt_mark(jnp.asarray(swapped), jnp.asarray(length))) == hashes)[long])
 
 
 @pytest.mark.parametrize(

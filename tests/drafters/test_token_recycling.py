@@ -13,13 +13,15 @@ from toy_model import greedy_continuation, toy_model
 import jaxspec
 from jaxspec.decode.loop import run_slice
 from jaxspec.decode.types import Context, Draft, Verdict
-from jaxspec.drafters.token_recycling import TEMPLATES, likeliest_template, token_recycling
+from jaxspec.drafters.rank_template import likeliest_template
+from jaxspec.drafters.token_recycling import token_recycling
 
 V, R, NEW = 9, 3, 24
 EVERY_OTHER = [pytest.param(0.0, 1, marks=pytest.mark.slow), pytest.param(1.5, 3, marks=pytest.mark.slow)]
 TEMPLATE = ((0,), (1,), (2,), (0, 0), (0, 1), (2, 0), (0, 1, 2), (0, 1, 0), (0, 1, 0, 0))
 DRAFTER = token_recycling(R, template=TEMPLATE, start="empty")
 LANES = token_recycling(R, template=TEMPLATE, start="empty", shared=False)
+TEMPLATES = {nodes: likeliest_template(nodes, 8) for nodes in (8, 16, 32, 64, 80)}
 
 
 def context_of(roots: list[int], live: list[bool] | None = None) -> Context:
