@@ -24,8 +24,16 @@ CALIBRATORS = {
 }
 
 
+FAST = ("fixed", "online", "adaptive")
+
+
 def each():
-    return pytest.mark.parametrize("calibrator", CALIBRATORS.values(), ids=CALIBRATORS)
+    """All calibrators; those that differ from a fast one in a setting alone are slow."""
+    marks = [() if name in FAST else pytest.mark.slow for name in CALIBRATORS]
+    cases = [
+        pytest.param(one, id=name, marks=mark) for (name, one), mark in zip(CALIBRATORS.items(), marks, strict=True)
+    ]
+    return pytest.mark.parametrize("calibrator", cases)
 
 
 def batches(count, lanes=6, seed=0):

@@ -43,7 +43,7 @@ class Lists:
 
 
 @pytest.mark.parametrize("ring", [True, False])
-@pytest.mark.parametrize("cluster_size", [1, 4])
+@pytest.mark.parametrize("cluster_size", [pytest.param(1, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("lanes", [1, 6])
 def test_against_lists(ring, cluster_size, lanes):
     cells, size = 2, 4

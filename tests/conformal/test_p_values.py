@@ -25,7 +25,9 @@ def both(scores, uniform, tail):
     return jax.vmap(one)(scores, uniform)
 
 
-@pytest.mark.parametrize(("entries", "tail"), [(16, "better"), (64, "worse"), (240, "better")])
+@pytest.mark.parametrize(
+    ("entries", "tail"), [(16, "better"), (64, "worse"), pytest.param(240, "better", marks=pytest.mark.slow)]
+)
 def test_super_uniform_and_uniform_when_smoothed(entries, tail):
     trials = 20_000
     random = np.random.default_rng(entries)

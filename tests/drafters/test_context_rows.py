@@ -57,7 +57,9 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    "setting", [*SETTINGS[-2:], *(pytest.param(setting, marks=pytest.mark.slow) for setting in SETTINGS[:-2])]
+)
 @settings(max_examples=50)
 @given(st.lists(TEXT, min_size=3, max_size=3))
 def test_rows_equal_a_plain_count(setting, texts: list[list[int]]) -> None:
@@ -92,9 +94,10 @@ def test_a_whole_row_must_fit_unless_relaxed() -> None:
 def test_rows_are_nested_in_their_number() -> None:
     rng = np.random.default_rng(0)
     texts = rng.integers(0, 3, (3, 40)).tolist()
-    for rows in range(1, 6):
-        fewer, more = search(texts, 1, 2, rows), search(texts, 1, 2, rows + 1)
-        jax.tree.map(lambda a, b, k=rows: np.testing.assert_array_equal(a, b[:, :k]), fewer, more)
+    most = search(texts, 1, 2, 6)
+    for rows in (1, 4):
+        fewer = search(texts, 1, 2, rows)
+        jax.tree.map(lambda a, b, k=rows: np.testing.assert_array_equal(a, b[:, :k]), fewer, most)
 
 
 def test_a_text_of_any_length_shares_a_program() -> None:

@@ -36,7 +36,7 @@ def random_prompts(count: int, seed: int = 0, longest: int = 90) -> list[list[in
     return [rng.integers(0, 7, rng.integers(1, longest)).tolist() for _ in range(count)]
 
 
-@pytest.mark.parametrize("lanes", [1, 3, 8])
+@pytest.mark.parametrize("lanes", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8))])
 def test_greedy_ids_are_the_targets_own(lanes: int) -> None:
     prompts = random_prompts(8, seed=lanes)
     drafter = draft_model(close_relative(), 3)
@@ -92,7 +92,9 @@ def test_a_thousand_random_requests_say_what_plain_sampling_says(branches: int, 
     assert tokens > 1.3 * calls
 
 
-@pytest.mark.parametrize("acceptance", ["greedy", "coupled", "rejection"])
+@pytest.mark.parametrize(
+    "acceptance", ["greedy", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("coupled", "rejection"))]
+)
 def test_a_draft_of_the_target_itself_is_accepted_whole(acceptance: str) -> None:
     sampled = {} if acceptance == "greedy" else dict(temperature=2.0, top_k=5, top_p=0.95, min_p=0.01)
     out = jaxspec.generate(
