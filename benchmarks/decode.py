@@ -55,7 +55,7 @@ def loop_variant(
 ) -> Callable[[], None]:
     """A function that runs `config.ticks` passes of `lanes` lanes in blocks of `width`, the prompt read before."""
     ids = np.random.default_rng(0).integers(0, lm.config.vocabulary, config.used)
-    request = Request(tuple(int(i) for i in ids), 10**6, 0.0, 0, 1.0, 0.0, 1.0, 0)
+    request = Request(tuple(int(i) for i in ids), 10**6)
     job = build_job(
         lm,
         [request],

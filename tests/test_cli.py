@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,8 @@ import jaxspec
 from jaxspec import cli
 from jaxspec.evaluate import demo
 
+ROOT = Path(__file__).parents[1]
+ARITHMETIC = "checkpoints/arithmetic"
 PROMPTS = ["the cat sat on", "def add(a, b):", "one two three"]
 
 
@@ -38,6 +41,10 @@ def run(capsys, monkeypatch, lm, tiny_model_folder):
 
 def generate(*arguments):
     return ("generate", "--model", "MODEL", "--max-new-tokens", "12", *arguments)
+
+
+def bench(drafter, model="MODEL", prompts="FILE"):
+    return ("bench", "--model", model, "--prompts", prompts, "--drafter", drafter, "--max-new-tokens", "4")
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +149,31 @@ def test_standard_input_is_one_prompt(run, plain, monkeypatch):
         (generate("-p", "a", "--wide"), "--wide"),
         (("launch",), "launch"),
         (("demo", "--model", "MODEL", "--rounds", "0"), "rounds=0"),
+        (bench("nonsense"), "unknown drafter 'nonsense'"),
+        (bench("ngrammys:k=0"), "k=0 is below 1"),
+        (bench("best:budget=100"), "budget=100"),
+        (bench("corpus:path=nowhere.txt"), "nowhere.txt does not exist"),
+        (bench("plain", prompts="missing.jsonl"), "prompt file missing.jsonl does not exist"),
+        (bench("plain", model=f"{ARITHMETIC}-reward"), "is a scoring model"),
+        (("generate", "--model", f"{ARITHMETIC}-router", "-p", "1"), "is a scoring model"),
+        (("demo", "jacobi", "--base", f"{ARITHMETIC}-draft"), "has 21 ids and the task has 237"),
+        (("demo", "jacobi", "--n", "600", "--prompts", "1"), "n=600 needs passes of 600 tokens"),
+        (("demo", "a1", "--reject-rate", "1.4"), "reject_rate=1.4"),
+        (("demo", "a1", "--target", f"{ARITHMETIC}-reward"), "is a scoring model"),
+        (("demo", "a1", "--draft", "checkpoints/text-to-sql"), "the target has 21 ids and the draft 237"),
+        (("demo", "a1", "--samples", "2", "--target-lanes", "9"), "target_lanes=9 is not between 1 and lanes=4"),
+        (("demo", "a1", "--samples", "2", "--lanes", "3"), "take 4 lanes"),
+        (("demo", "a1", "--chunk", "300"), "steps of up to 300 tokens do not fit a cache of 256"),
+        (("demo", "arbitrage", "--target", f"{ARITHMETIC}-draft"), "trained for another target"),
+        (("demo", "arbitrage", "--router", f"{ARITHMETIC}-reward"), "holds no AdvantageRouter"),
     ],
 )
-def test_errors_are_one_line(run, monkeypatch, arguments, message):
+def test_errors_are_one_line(run, monkeypatch, tmp_path, arguments, message):
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-    code, out, err = run(*arguments)
+    monkeypatch.chdir(ROOT)  # where the demos find their checkpoints
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(json.dumps({"prompt": PROMPTS[0]}) + "\n")
+    code, out, err = run(*(argument.replace("FILE", str(file)) for argument in arguments))
     assert (code, out) == (cli.FAILED, "")
     assert err.startswith("jaxspec: ") and err.count("\n") == 1
     assert message in err

@@ -35,6 +35,7 @@ class Program:
       acceptance: decides.
       flags: which sampling transforms are compiled in.
       prefill_width: prompt tokens a pass.
+      logprobs: whether the log-probability of every committed token is kept.
     """
 
     model_fn: ModelFn
@@ -42,6 +43,7 @@ class Program:
     acceptance: Acceptance
     flags: SamplingFlags
     prefill_width: int
+    logprobs: bool = False
 
 
 class Inputs(NamedTuple):
@@ -137,11 +139,12 @@ def decode_tick(program: Program, inputs: Inputs, state: LoopState) -> LoopState
     drafter = program.drafter
     context = context_of(state)._replace(banned=inputs.banned, step_seconds=inputs.step_seconds)
     draft, drafter_state = drafter.propose(inputs.drafter_params, state.drafter, context)
-    verifier = Verifier(program.model_fn, drafter, program.acceptance, program.flags)
-    verified = verify(verifier, inputs.params, state.cache, jnp.int32(0), context, draft)
-    draft = draft.within(verified.width)
     requests = state.requests
     row = jnp.minimum(state.row, requests.length.shape[0] - 1)
+    draft = draft.no_deeper(requests.max_draft[row])
+    verifier = Verifier(program.model_fn, drafter, program.acceptance, program.flags, program.logprobs)
+    verified = verify(verifier, inputs.params, state.cache, jnp.int32(0), context, draft)
+    draft = draft.within(verified.width)
     decision = resolve(
         verified.verdict,
         context.length,
@@ -168,13 +171,18 @@ def commit(state: LoopState, context: Context, draft: Draft, verified: Verified,
     drafted = jnp.minimum(count, verdict.accepted)
     said_by = jnp.pad(statistics.path_sources(draft, verdict) + 1, ((0, 0), (0, 1)))
     said_by = jnp.where(step < verdict.accepted[:, None], said_by, FROM_TARGET).astype(jnp.int8)
+    logprob = requests.logprob
+    if verified.logprobs is not None:
+        logprob = logprob.at[row[:, None], slot].set(verified.logprobs, mode="drop")
     ended = context.live & (decision.finish != Finish.RUNNING)
     requests = Requests(
         tokens=requests.tokens.at[row[:, None], slot].set(verdict.ids, mode="drop"),
         source=requests.source.at[row[:, None], slot].set(said_by, mode="drop"),
+        logprob=logprob,
         prompt_length=requests.prompt_length,
         length=requests.length.at[row].add(count, mode="drop"),
         limit=requests.limit,
+        max_draft=requests.max_draft,
         ticket=requests.ticket,
         status=requests.status.at[jnp.where(ended, row, rows)].set(Status.DONE, mode="drop"),
         finish=requests.finish.at[row].set(decision.finish, mode="drop"),

@@ -19,6 +19,7 @@ from jaxspec.decode.types import Context
 from jaxspec.models.cache import KVCache
 
 FROM_PROMPT = -1  # in `Requests.source`: a prompt token
+NO_LIMIT = 2**30  # in `Requests.max_draft`
 FROM_TARGET = 0  # the target's own token; draft source z is z + 1
 
 
@@ -37,9 +38,11 @@ class Requests(NamedTuple):
     Attributes:
       tokens: (R, L) int32 prompt and output; undefined at and beyond `length`.
       source: (R, L) int8 who said each token: `FROM_PROMPT`, `FROM_TARGET`, or 1 + the draft source.
+      logprob: (R, L) float32 of each token of the output, by the target's own logits; (R, 0) if not kept.
       prompt_length: (R,) int32.
       length: (R,) int32 committed tokens.
       limit: (R,) int32 length at which the request ends.
+      max_draft: (R,) int32 depth at which its drafts end.
       ticket: (R,) int32 order of service.
       status: (R,) int32 a `Status`.
       finish: (R,) int32 a `Finish`.
@@ -50,9 +53,11 @@ class Requests(NamedTuple):
 
     tokens: Leaf
     source: Leaf
+    logprob: Leaf
     prompt_length: Leaf
     length: Leaf
     limit: Leaf
+    max_draft: Leaf
     ticket: Leaf
     status: Leaf
     finish: Leaf
@@ -81,8 +86,8 @@ class LoopState(NamedTuple):
     decode_ticks: jax.Array
 
 
-def empty_requests(rows: int, tokens: int, sources: int, depth: int) -> Requests:
-    """A queue of `rows` empty rows of `tokens` tokens."""
+def empty_requests(rows: int, tokens: int, sources: int, depth: int, *, logprobs: bool = False) -> Requests:
+    """A queue of `rows` empty rows of `tokens` tokens, with or without room for their log-probabilities."""
 
     def full(value: int) -> jax.Array:
         return jnp.full((rows,), value, jnp.int32)
@@ -90,9 +95,11 @@ def empty_requests(rows: int, tokens: int, sources: int, depth: int) -> Requests
     return Requests(
         tokens=jnp.zeros((rows, tokens), jnp.int32),
         source=jnp.full((rows, tokens), FROM_PROMPT, jnp.int8),
+        logprob=jnp.zeros((rows, tokens if logprobs else 0), jnp.float32),
         prompt_length=full(0),
         length=full(0),
         limit=full(0),
+        max_draft=full(NO_LIMIT),
         ticket=full(0),
         status=full(Status.EMPTY),
         finish=full(0),

@@ -76,6 +76,12 @@ class Draft(NamedTuple):
         """The first `nodes` nodes, a tree because parents precede children."""
         return jax.tree.map(lambda field: field[:, :nodes], self)
 
+    def no_deeper(self, depth: jax.Array) -> "Draft":
+        """The same nodes, of which those deeper than `depth` (B,) are not valid."""
+        allowed = self.depth <= depth[:, None]
+        gain = None if self.gain is None else jnp.where(allowed, self.gain, 0.0)
+        return self._replace(valid=self.valid & allowed, gain=gain)
+
     def within(self, width: jax.Array) -> "Draft":
         """The same nodes, of which those beyond the first `width` are not valid."""
         return self._replace(valid=self.valid & (jnp.arange(self.valid.shape[1]) < width))

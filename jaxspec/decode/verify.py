@@ -27,12 +27,14 @@ class Verifier:
       drafter: whose drafts it verifies.
       acceptance: decides.
       flags: which sampling transforms are compiled in.
+      logprobs: whether log-probabilities are wanted.
     """
 
     model_fn: ModelFn
     drafter: Drafter
     acceptance: Acceptance
     flags: SamplingFlags
+    logprobs: bool = False
 
 
 class Verified(NamedTuple):
@@ -42,12 +44,15 @@ class Verified(NamedTuple):
       verdict: see there.
       keys, values: per layer, (B, K, D + 1, H), in order of depth; undefined beyond the path.
       width: () int32 draft nodes the pass took.
+      logprobs: (B, D + 1) float32 of `verdict.ids`, by the target's logits as they are, before any transform; None
+        if they were not wanted.
     """
 
     verdict: Verdict
     keys: tuple[jax.Array, ...]
     values: tuple[jax.Array, ...]
     width: jax.Array
+    logprobs: jax.Array | None
 
 
 def verify(
@@ -99,7 +104,16 @@ def _verify(
         return jnp.take_along_axis(entries, verdict.path[:, None, :, None], axis=2)
 
     keys, values = tuple(map(along_path, output.keys)), tuple(map(along_path, output.values))
-    return Verified(verdict, keys, values, jnp.int32(nodes))
+    logprobs = path_logprobs(output.logits, verdict) if verifier.logprobs else None
+    return Verified(verdict, keys, values, jnp.int32(nodes), logprobs)
+
+
+def path_logprobs(logits: jax.Array, verdict: Verdict) -> jax.Array:
+    """(B, D + 1) float32 log-probability of each id of the path, from `logits` (B, N + 1, V) of all block nodes."""
+    on_path = jnp.take_along_axis(logits, verdict.path[:, :, None], axis=1).astype(jnp.float32)
+    ids = jnp.minimum(verdict.ids, logits.shape[-1] - 1)
+    said = jnp.take_along_axis(on_path, ids[:, :, None], axis=2)[:, :, 0]
+    return said - jax.nn.logsumexp(on_path, axis=2)
 
 
 def choose_width(draft: Draft, context: Context, widths: tuple[int, ...], step_seconds: jax.Array) -> jax.Array:

@@ -67,7 +67,7 @@ def _time_one(job: Job, index: int) -> float:
     """Seconds a pass when only width `index` looks worth taking."""
     slots = job.shape.slots
     ids = np.random.default_rng(0).integers(0, job.lm.config.vocabulary, min(PROMPT, slots // 2))
-    request = Request(tuple(int(i) for i in ids), slots, 0.0, 0, 1.0, 0.0, 1.0, 0)
+    request = Request(tuple(int(i) for i in ids), slots)
     state = queue_up(job.init_state(), [request] * job.shape.lanes)
     forced = jnp.full((len(job.program.drafter.widths),), jnp.inf).at[index].set(1.0)
     inputs = job.inputs._replace(step_seconds=forced)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxspec.decode.sampling import Sampling
-from jaxspec.decode.state import Status
+from jaxspec.decode.state import NO_LIMIT, Status
 from jaxspec.engine.request import Request
 
 
@@ -18,6 +18,7 @@ class FreshRows(NamedTuple):
     replace: (R,) bool rows that take a new request; all other rows of the columns are zero.
     tokens: (R, L) int32 prompts.
     prompt_length, limit: (R,) int32 tokens of the prompt, and at most in all.
+    max_draft: (R,) int32 tokens drafted in a row at most.
     ticket, status: (R,) int32 order of service, and a `Status`.
     sampling: every leaf (R,).
     """
@@ -26,6 +27,7 @@ class FreshRows(NamedTuple):
     tokens: np.ndarray
     prompt_length: np.ndarray
     limit: np.ndarray
+    max_draft: np.ndarray
     ticket: np.ndarray
     status: np.ndarray
     sampling: Sampling
@@ -56,6 +58,7 @@ def fresh_rows(length: int, requests: Sequence[Request], owner: np.ndarray, free
         tokens=tokens,
         prompt_length=column(np.int32, lambda r: len(r.ids)),
         limit=column(np.int32, lambda r: len(r.ids) + r.max_new_tokens),
+        max_draft=column(np.int32, lambda r: NO_LIMIT if r.max_draft is None else r.max_draft),
         ticket=np.where(replace, owner, 0).astype(np.int32),
         status=np.where(replace, int(Status.WAITING), 0).astype(np.int32),
         sampling=Sampling(

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from jaxspec.decode import sampling
 from jaxspec.decode.acceptance import Acceptance
 from jaxspec.decode.commit import Finish
 from jaxspec.decode.state import FROM_TARGET
@@ -13,7 +12,7 @@ from jaxspec.decode.types import Drafter
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.engine.cost import with_costs
 from jaxspec.engine.job import Job, build_job
-from jaxspec.engine.request import Request, encode_prompts
+from jaxspec.engine.request import Request, make_requests
 from jaxspec.engine.result import Generation, GenerationStatistics, statistics_of, total
 from jaxspec.engine.serve import Progress, serve
 from jaxspec.engine.text import TextStream
@@ -27,13 +26,14 @@ def generate(
     prompts: Prompt | Sequence[Prompt],
     *,
     drafter: Drafter | None = None,
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    repetition_penalty: float = 1.0,
+    max_new_tokens: int | Sequence[int] = 128,
+    temperature: float | Sequence[float] = 0.0,
+    top_k: int | Sequence[int] = 0,
+    top_p: float | Sequence[float] = 1.0,
+    min_p: float | Sequence[float] = 0.0,
+    repetition_penalty: float | Sequence[float] = 1.0,
     seed: int | Sequence[int] = 0,
+    max_draft: int | None | Sequence[int | None] = None,
     stop: Sequence[str] = (),
     stop_ids: Sequence[int] = (),
     ignore_eos: bool = False,
@@ -43,13 +43,15 @@ def generate(
     lanes: int | None = None,
     cache: int | None = None,
     strict: bool = False,
+    logprobs: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Generation:
     """Continues every prompt; the drafter changes how soon, never what.
 
     A request's output depends on its prompt, its seed and the settings alone: not on the drafter, on the number of
-    lanes, or on the other prompts. Transforms of the distribution apply in the order repetition penalty, bans,
-    temperature, top-k, top-p, min-p.
+    lanes, or on the other prompts. Settings from `max_new_tokens` to `max_draft` are data: one value for all prompts,
+    or a sequence with one each, in the same compiled program. Transforms of the distribution apply in the order
+    repetition penalty, bans, temperature, top-k, top-p, min-p.
 
     Args:
       lm: from `jaxspec.load`.
@@ -61,7 +63,8 @@ def generate(
       top_p: draw among the most probable whose mass reaches top_p; 1 for all.
       min_p: draw among those at least min_p times as probable as the best; 0 for all.
       repetition_penalty: divides positive and multiplies negative logits of ids already in the text; 1 for none.
-      seed: of the draws; one for all prompts, or one each. Equal prompts with equal seeds get equal texts.
+      seed: of the draws. Equal prompts with equal seeds get equal texts.
+      max_draft: draft at most so many tokens in a row; 0 decodes plainly, None leaves it to the drafter.
       stop: strings that end a text; they are not part of `texts`.
       stop_ids: ids that end a text, besides the tokenizer's own.
       ignore_eos: go on past end-of-sequence ids.
@@ -73,6 +76,7 @@ def generate(
       lanes: requests decoded at once; None chooses.
       cache: tokens a lane may hold, prompt included; None takes what is needed.
       strict: make ids and logits bit-equal for every chain drafter, in any dtype, at some cost in speed.
+      logprobs: return the log-probability of every new token, by the model's own logits before any transform.
       progress: called as `progress(finished, all)` while a long job runs.
 
     Returns:
@@ -82,7 +86,19 @@ def generate(
       ValueError: a setting or a prompt cannot be honoured; nothing has been compiled or run then.
     """
     prompts = _as_list(prompts)
-    requests = _requests(lm, prompts, chat, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    requests = make_requests(
+        lm,
+        prompts,
+        chat=chat,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        max_draft=max_draft,
+    )
     job = build_job(
         lm,
         requests,
@@ -95,6 +111,7 @@ def generate(
         lanes=lanes,
         cache=cache,
         strict=strict,
+        logprobs=logprobs,
     )
     done, prefill_seconds, decode_seconds = run(with_costs(job), requests, progress)
     return _generation(job, done, stop, prefill_seconds, decode_seconds)
@@ -147,6 +164,8 @@ def stream(lm: LanguageModel, prompt: Prompt, *, slice_ticks: int = 4, **setting
     """
     if lm.tokenizer is None:
         raise ValueError(f"{lm.name} has no tokenizer, so there is no text to stream; use generate")
+    if slice_ticks < 1:
+        raise ValueError(f"slice_ticks={slice_ticks} is below 1; every piece takes a pass of the target")
     sampled = {
         name: settings.pop(name, default)
         for name, default in (
@@ -158,10 +177,11 @@ def stream(lm: LanguageModel, prompt: Prompt, *, slice_ticks: int = 4, **setting
             ("min_p", 0.0),
             ("repetition_penalty", 1.0),
             ("seed", 0),
+            ("max_draft", None),
         )
     }
     drafter = settings.pop("drafter", None) or autoregressive()
-    requests = _requests(lm, _as_list(prompt), **sampled)
+    requests = make_requests(lm, _as_list(prompt), **sampled)
     if len(requests) != 1:
         raise ValueError(f"stream takes one prompt, not {len(requests)}; use generate for several")
     job = build_job(lm, requests, drafter, **settings)
@@ -193,28 +213,6 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     return listed
 
 
-def _requests(
-    lm, prompts, chat, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed
-) -> list[Request]:
-    encoded = encode_prompts(lm, prompts, chat=chat)
-    seeds = [seed] * len(encoded) if isinstance(seed, int) else list(seed)
-    if len(seeds) != len(encoded):
-        raise ValueError(f"seed holds {len(seeds)} seeds for {len(encoded)} prompts; give one each, or a single one")
-    for value in seeds[:1] if isinstance(seed, int) else seeds:
-        sampling.validate(
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=value,
-        )
-    return [
-        Request(ids, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, value)
-        for ids, value in zip(encoded, seeds, strict=True)
-    ]
-
-
 def _generation(
     job: Job, done: Sequence[Progress], stop: Sequence[str], prefill_seconds: float, decode_seconds: float
 ) -> Generation:
@@ -230,6 +228,7 @@ def _generation(
         ids=ids,
         finish=[Finish(item.finish).name.lower() for item in done],
         sources=[[names[int(s) - FROM_TARGET] for s in item.sources] for item in done],
+        logprobs=[[float(value) for value in item.logprobs] for item in done] if job.program.logprobs else None,
         statistics=total(parts),
         prefill_seconds=prefill_seconds,
         decode_seconds=decode_seconds,

@@ -20,7 +20,7 @@ from jaxspec.decode.typical import Typical
 from jaxspec.drafters.padded import padded
 from jaxspec.engine.request import Request, check_room, flags_of_requests
 from jaxspec.engine.serve import UNLIMITED, Shape, init_state
-from jaxspec.models.language_model import LanguageModel
+from jaxspec.models.language_model import LanguageModel, check_writes
 
 STOP_IDS_BUCKET = 8
 STRICT_NODES = 15  # with the root, blocks of sixteen
@@ -69,6 +69,7 @@ def build_job(
     lanes: int | None = None,
     cache: int | None = None,
     strict: bool = False,
+    logprobs: bool = False,
     strict_nodes: int = STRICT_NODES,
 ) -> Job:
     """Checks settings, chooses static sizes and prepares the drafter.
@@ -85,17 +86,26 @@ def build_job(
       lanes: requests at once; None takes the power of two that serves them, at most 8.
       cache: tokens a lane may hold; None takes what the requests need.
       strict: decode with logits that do not depend on the drafter, to the last bit.
+      logprobs: keep the log-probability of every token.
       strict_nodes: draft nodes of every strict block, whatever the drafter proposes.
 
     Raises:
       ValueError: a setting is out of range; the message names it.
     """
+    check_writes(lm, "target")
+    if isinstance(drafter, str):
+        raise ValueError(f"drafter={drafter!r} is text; build one with jaxspec.drafters")
     drafter = of_target(drafter, lm)
     if lanes is not None and lanes < 1:
         raise ValueError(f"lanes={lanes} is below 1; at least one lane must work")
     if cache is not None and cache < 2:
         raise ValueError(f"cache={cache} is below 2 tokens: a prompt and an answer need one each")
     capacity = lm.config.context if cache is None else min(cache, lm.config.context)
+    if cache is not None and drafter.depth >= cache:
+        raise ValueError(
+            f"cache={cache} cannot hold a pass of {drafter.depth + 1} tokens, the longest draft and the token before "
+            "it; choose a larger cache or a shorter draft"
+        )
     what = "the model's context" if capacity == lm.config.context else "the cache"
     check_room(requests, capacity, what)
     needed = max((len(r.ids) + r.max_new_tokens for r in requests), default=1)
@@ -110,7 +120,7 @@ def build_job(
     flags = flags_of_requests(requests, banned=len(banned_ids) > 0)
     acceptance = _acceptance(acceptance, flags.stochastic)
     binding = Binding(lm.config.vocabulary, flags, acceptance.drawing, width)
-    program = Program(model, bind(drafter, binding), acceptance, flags, width)
+    program = Program(model, bind(drafter, binding), acceptance, flags, width, logprobs)
     inputs = Inputs(
         params=lm.params,
         drafter_params=drafter.prepare(lm),
@@ -121,7 +131,7 @@ def build_job(
         max_ticks=jax.device_put(UNLIMITED),
         more=jax.device_put(np.bool_(False)),
     )
-    return Job(program, inputs, Shape(lanes, slots, max(16, 4 * lanes), width), lm)
+    return Job(program, inputs, Shape(lanes, slots, max(16, 4 * lanes), width, logprobs), lm)
 
 
 def power_of_two(value: int, least: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxspec.decode.loop import run_slice
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.engine.job import build_job
+from jaxspec.engine.memory import bytes_of, in_mebibytes, program_memory
 from jaxspec.engine.request import Request
 from jaxspec.engine.serve import init_state
 from jaxspec.models.language_model import LanguageModel
@@ -31,8 +32,7 @@ class MemoryPlan:
     peak: int
 
     def __str__(self) -> str:
-        parts = (f"{field.name} {getattr(self, field.name) / 2**20:,.0f} MiB" for field in dataclasses.fields(self))
-        return ", ".join(parts)
+        return in_mebibytes(self)
 
 
 def plan(lm: LanguageModel, *, lanes: int = 1, cache: int = 2048, block: int = 1) -> MemoryPlan:
@@ -46,30 +46,19 @@ def plan(lm: LanguageModel, *, lanes: int = 1, cache: int = 2048, block: int = 1
 
     Raises:
       ValueError: a size is below its least value, or `cache` is beyond the model's context.
+      RuntimeError: the compiler of this device does not say what memory a program takes.
     """
     if block < 1:
         raise ValueError(f"block={block} is below 1; a block holds at least the last token")
     if cache > lm.config.context:
         raise ValueError(f"cache={cache} is beyond the model's context of {lm.config.context} tokens")
-    request = Request((0,), cache - 1, 0.0, 0, 1.0, 0.0, 1.0, 0)
+    request = Request((0,), cache - 1)
     job = build_job(lm, [request], autoregressive(padding=block - 1), lanes=lanes, cache=cache)
     state = jax.eval_shape(lambda: init_state(lm.config, np.dtype(lm.cache_dtype), job.program.drafter, job.shape, ()))
-    memory = run_slice.lower(job.program, job.inputs, state).compile().memory_analysis()
-    if memory is None:
-        raise RuntimeError(f"the compiler of {jax.default_backend()} does not say what memory a program takes")
-    peak = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
+    memory = program_memory(run_slice.lower(job.program, job.inputs, state))
     return MemoryPlan(
-        weights=_bytes(lm.params),
-        cache=_bytes((state.cache.keys, state.cache.values)),
+        weights=bytes_of(lm.params),
+        cache=bytes_of((state.cache.keys, state.cache.values)),
         logits=lanes * block * lm.config.vocabulary * jnp.dtype(jnp.float32).itemsize,
-        peak=peak,
+        peak=memory.peak,
     )
-
-
-def _bytes(tree) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
-from jaxspec.decode.sampling import SamplingFlags, flags_of
+from jaxspec.decode.sampling import SamplingFlags, flags_of, validate
 from jaxspec.models.language_model import LanguageModel
 
 
@@ -14,17 +15,63 @@ class Request:
     Attributes:
       ids: prompt token ids.
       max_new_tokens: at most so many are generated.
-      temperature, top_k, top_p, min_p, repetition_penalty, seed: see `jaxspec.generate`.
+      temperature, top_k, top_p, min_p, repetition_penalty, seed, max_draft: see `jaxspec.generate`.
     """
 
     ids: tuple[int, ...]
     max_new_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repetition_penalty: float
-    seed: int
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    max_draft: int | None = None
+
+
+def make_requests(
+    lm: LanguageModel, prompts: Sequence[str | Sequence[int]], *, chat: bool, **settings: Any
+) -> list[Request]:
+    """A request for every prompt.
+
+    Args:
+      lm: the target.
+      prompts: texts or token ids.
+      chat: put texts through the chat template.
+      **settings: fields of `Request`, one value for all prompts or a sequence with one each.
+
+    Raises:
+      ValueError: a prompt or a setting cannot be honoured, or a sequence is not as long as the prompts.
+    """
+    encoded = encode_prompts(lm, prompts, chat=chat)
+    columns = {name: _one_each(name, value, len(encoded)) for name, value in settings.items()}
+    requests = []
+    for index, ids in enumerate(encoded):
+        request = Request(ids, **{name: values[index] for name, values in columns.items()})
+        validate(
+            temperature=request.temperature,
+            top_k=request.top_k,
+            top_p=request.top_p,
+            min_p=request.min_p,
+            repetition_penalty=request.repetition_penalty,
+            seed=request.seed,
+        )
+        if request.max_draft is not None and request.max_draft < 0:
+            raise ValueError(f"max_draft={request.max_draft} is negative; use 0 to draft nothing, None for no limit")
+        requests.append(request)
+    return requests
+
+
+def _one_each(name: str, value: Any, count: int) -> list[Any]:
+    """`value` as a list with one entry for each of `count` prompts."""
+    if value is None or isinstance(value, int | float):
+        return [value] * count
+    values = value.tolist() if hasattr(value, "tolist") else list(value)
+    if not isinstance(values, list):
+        return [values] * count
+    if len(values) != count:
+        raise ValueError(f"{name} holds {len(values)} values for {count} prompts; give one each, or a single one")
+    return values
 
 
 def flags_of_requests(requests: Sequence[Request], *, banned: bool = False) -> SamplingFlags:

@@ -56,6 +56,7 @@ class Generation:
     ids: new token ids of every prompt, including an end-of-sequence id or the tokens of a stop string.
     finish: why each ended: `eos`, `stop`, `length`, `cache` or `numerical`.
     sources: for every id, who said it: `target` or a draft source.
+    logprobs: for every id, its log-probability by the target's own logits; None if they were not asked for.
     statistics: totals, and `per_prompt`.
     prefill_seconds: wall time until the first lanes had read their prompts.
     decode_seconds: wall time of the rest.
@@ -65,6 +66,7 @@ class Generation:
     ids: list[list[int]]
     finish: list[str]
     sources: list[list[str]]
+    logprobs: list[list[float]] | None
     statistics: GenerationStatistics
     prefill_seconds: float
     decode_seconds: float

@@ -94,6 +94,7 @@ def load_scorer(
         record: dict[str, Any] = json.loads(path.read_text())
         kind, hashes = str(record["kind"]), {name: str(record[name]) for name in ("draft", "target")}
         quantiles = tuple(float(value) for value in record["quantiles"])
+        score = RewardModel() if kind == "reward" else AdvantageRouter(kind)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not describe a scoring model: {error!r}") from None
     if kind != "reward":
@@ -106,4 +107,5 @@ def load_scorer(
     model = load(folder, dtype=dtype)
     if model.config.outputs is None:
         raise ValueError(f"{folder} holds a language model, not a scoring model")
-    return ScoringModel(model, RewardModel() if kind == "reward" else AdvantageRouter(kind), quantiles)
+    score.check_outputs(model.config.outputs)
+    return ScoringModel(model, score, quantiles)

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxspec.decode import state as loop_state
 from jaxspec.decode.commit import Finish
+from jaxspec.decode.lanes import choose
 from jaxspec.decode.loop import Inputs, Program, run_slice
 from jaxspec.decode.state import FROM_PROMPT, LoopState, Requests, Status, context_of
 from jaxspec.decode.statistics import Statistics
@@ -35,12 +36,14 @@ class Shape:
       slots: S, cache slots a lane.
       rows: R, requests the device holds at once.
       prefill_width: prompt tokens a pass.
+      logprobs: whether log-probabilities are kept.
     """
 
     lanes: int
     slots: int
     rows: int
     prefill_width: int
+    logprobs: bool = False
 
 
 class Progress(NamedTuple):
@@ -50,6 +53,7 @@ class Progress(NamedTuple):
       index: of the request in the job.
       ids: new token ids so far.
       sources: who said each, see `state.Requests.source`.
+      logprobs: of each, or none at all.
       finish: `Finish.RUNNING` while it goes on.
       statistics: counters, every leaf without the request axis.
     """
@@ -57,6 +61,7 @@ class Progress(NamedTuple):
     index: int
     ids: np.ndarray
     sources: np.ndarray
+    logprobs: np.ndarray
     finish: Finish
     statistics: Statistics
 
@@ -71,14 +76,16 @@ class Progress(NamedTuple):
             np.zeros((sources,), int),
             np.zeros((1,), int),
         )
-        return Progress(0, np.zeros((0,), np.int32), np.zeros((0,), np.int8), Finish.LENGTH, counters)
+        return Progress(0, np.zeros((0,), np.int32), np.zeros((0,), np.int8), np.zeros((0,)), Finish.LENGTH, counters)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype", "drafter", "shape"))
 def init_state(config: ModelConfig, dtype: Any, drafter: Drafter, shape: Shape, drafter_params: Any) -> LoopState:
     """An empty queue, idle lanes and an empty cache."""
     tokens = shape.slots + shape.prefill_width  # a prefill pass reads whole blocks, also past a prompt's end
-    requests = loop_state.empty_requests(shape.rows, tokens, len(drafter.sources), drafter.depth)
+    requests = loop_state.empty_requests(
+        shape.rows, tokens, len(drafter.sources), drafter.depth, logprobs=shape.logprobs
+    )
     state = LoopState(
         requests=requests,
         row=jnp.full((shape.lanes,), shape.rows, jnp.int32),
@@ -93,11 +100,7 @@ def init_state(config: ModelConfig, dtype: Any, drafter: Drafter, shape: Shape, 
 @functools.partial(jax.jit, donate_argnames=("state",))
 def submit(state: LoopState, new: Requests, replace: jax.Array) -> LoopState:
     """Puts the rows `replace` (R,) bool of `new` into the queue."""
-
-    def choose(old: jax.Array, fresh: jax.Array) -> jax.Array:
-        return jnp.where(replace.reshape(-1, *[1] * (old.ndim - 1)), fresh, old)
-
-    return state._replace(requests=jax.tree.map(choose, state.requests, new))
+    return state._replace(requests=choose(replace, new, state.requests))
 
 
 def serve(
@@ -160,9 +163,11 @@ def _rows_of(
     new = Requests(
         tokens=fresh.tokens,
         source=np.full((rows, length), FROM_PROMPT, np.int8),
+        logprob=np.zeros(state.requests.logprob.shape, np.float32),
         prompt_length=fresh.prompt_length,
         length=fresh.prompt_length,
         limit=fresh.limit,
+        max_draft=fresh.max_draft,
         ticket=fresh.ticket,
         status=fresh.status,
         finish=np.zeros((rows,), np.int32),
@@ -188,6 +193,7 @@ def _collect(requests: Requests, owner: np.ndarray, *, partial: bool) -> list[Pr
                 int(owner[row]),
                 host.tokens[row, span].copy(),
                 host.source[row, span].copy(),
+                host.logprob[row, span].copy(),
                 finish,
                 counters,
             )

@@ -3,6 +3,7 @@
 R rows, B lanes.
 """
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,12 +14,13 @@ import numpy as np
 
 from jaxspec.conformal.calibrator import checked_state
 from jaxspec.decode import sampling
+from jaxspec.decode.lanes import choose
 from jaxspec.decode.state import Status
 from jaxspec.decode.types import Drafter
 from jaxspec.engine.fresh_rows import fresh_rows
 from jaxspec.engine.request import Request, encode_prompts
 from jaxspec.engine.solution import Solution, Solved, solved_of, statistics_of
-from jaxspec.engine.step_job import StepJob, StepSettings, build_step_job
+from jaxspec.engine.step_job import StepJob, build_step_job, step_settings
 from jaxspec.models.cache import init_cache
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.steps.loop import run_slice
@@ -111,7 +113,13 @@ def solve(
     """
     samples = (policy.samples or 1) if samples is None else samples
     if samples < 1:
-        raise ValueError(f"samples={samples} is below 1")
+        raise ValueError(f"samples={samples} is below 1; every problem needs one at least")
+    if slice_ticks is not None and slice_ticks < 1:
+        raise ValueError(f"slice_ticks={slice_ticks} is below 1; leave it out to run without looks at the device")
+    if isinstance(problems, str):
+        raise ValueError(f"problems={problems[:40]!r} is one text; pass a list of texts")
+    if calibrator is not None and policy.calibrator is None:
+        raise ValueError(f"policy {policy.name!r} has no calibrator to go on from a state; leave calibrator= out")
     sampling.validate(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=1.0, seed=seed)
     encoded = encode_prompts(target, problems, chat=chat)
     requests = [
@@ -119,19 +127,16 @@ def solve(
         for ids in encoded
         for sample in range(samples)
     ]
-    chunks, target_chunks = (
-        None if size is None else Segmentation.chunks(size) for size in (policy.chunk, policy.target_chunk)
-    )
-    max_turns = policy.turns if max_turns is None else max_turns
-    settings = StepSettings(
-        segmentation=segmentation or chunks or Segmentation.reasoning(),
-        target_segmentation=target_segmentation or target_chunks,
+    settings = step_settings(
+        policy,
+        segmentation=segmentation,
+        target_segmentation=target_segmentation,
         drafter=drafter,
         target_drafter=target_drafter,
         stop=tuple(stop),
         stop_ids=tuple(stop_ids),
         ignore_eos=ignore_eos,
-        max_steps=max(64, max_turns or 1) if max_steps is None else max_steps,
+        max_steps=max_steps,
         max_turns=max_turns,
         lanes=lanes,
         target_lanes=target_lanes,
@@ -141,7 +146,7 @@ def solve(
     )
     job = build_step_job(draft, target, policy, requests, settings, scorer, samples)
     state = init_state(job)
-    if calibrator is not None and policy.calibrator is not None:
+    if calibrator is not None:
         state = state._replace(calibrator=jax.tree.map(jnp.copy, checked_state(policy.calibrator, calibrator)))
     begun = time.perf_counter()
     progress, watch = progress or (lambda finished, of: None), watch or (lambda usage: None)
@@ -159,7 +164,7 @@ def sample_seed(seed: int, sample: int) -> int:
 
 
 def init_state(job: StepJob) -> StepLoopState:
-    """An empty queue, idle lanes and empty caches."""
+    """An empty queue, idle lanes and empty caches; every leaf with a buffer of its own, since all are donated."""
     program = job.program
 
     def cache(lm: LanguageModel) -> Any:
@@ -183,7 +188,14 @@ def init_state(job: StepJob) -> StepLoopState:
         context = context_of(state, nobody, job.inputs, inputs)
         writer = getattr(state, name)
         state = state._replace(**{name: writer._replace(drafter=model.drafter.init(inputs.drafter_params, context))})
-    return state
+    seen: set[int] = set()
+
+    def alone(leaf: jax.Array) -> jax.Array:
+        shared = id(leaf) in seen
+        seen.add(id(leaf))
+        return jnp.copy(leaf) if shared else leaf
+
+    return jax.tree.map(alone, state)
 
 
 def _serve(
@@ -220,14 +232,10 @@ def _serve(
     return [done[index] for index in range(len(requests))], state
 
 
-@jax.jit
+@functools.partial(jax.jit, donate_argnames=("state",))
 def submit(state: StepLoopState, new: Problems, replace: jax.Array) -> StepLoopState:
     """Puts the rows `replace` (R,) bool of `new` into the queue."""
-
-    def put(old: jax.Array, fresh: jax.Array) -> jax.Array:
-        return jnp.where(replace.reshape(-1, *[1] * (old.ndim - 1)), fresh, old)
-
-    return state._replace(problems=jax.tree.map(put, state.problems, new))
+    return state._replace(problems=choose(replace, new, state.problems))
 
 
 def _rows(

@@ -18,8 +18,9 @@ from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.drafters.vocabulary import compare, tokens_of
 from jaxspec.engine.job import banned_mask, power_of_two, stop_rules
 from jaxspec.engine.request import Request, check_room, flags_of_requests
-from jaxspec.models.language_model import LanguageModel
+from jaxspec.models.language_model import LanguageModel, check_writes
 from jaxspec.steps.program import Model, ModelInputs, StepInputs, StepProgram
+from jaxspec.steps.scorers import AdvantageRouter, RewardModel
 from jaxspec.steps.segmentation import Segmentation, step_rules
 from jaxspec.steps.types import Policy, ReadingScorer
 
@@ -32,18 +33,41 @@ class StepSettings:
 
     segmentation: Segmentation
     target_segmentation: Segmentation | None
-    drafter: Drafter | None
-    target_drafter: Drafter | None
-    stop: tuple[str, ...]
-    stop_ids: tuple[int, ...]
-    ignore_eos: bool
     max_steps: int
     max_turns: int | None
-    lanes: int | None
-    target_lanes: int | None
-    wave: float
-    lockstep: bool
-    cache: int | None
+    drafter: Drafter | None = None
+    target_drafter: Drafter | None = None
+    stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    lanes: int | None = None
+    target_lanes: int | None = None
+    wave: float = 0.75
+    lockstep: bool = False
+    cache: int | None = None
+
+
+def step_settings(
+    policy: Policy,
+    *,
+    segmentation: Segmentation | None = None,
+    target_segmentation: Segmentation | None = None,
+    max_steps: int | None = None,
+    max_turns: int | None = None,
+    **others: Any,
+) -> StepSettings:
+    """Settings in which the policy has chosen what was left to it."""
+    chunks, target_chunks = (
+        None if size is None else Segmentation.chunks(size) for size in (policy.chunk, policy.target_chunk)
+    )
+    max_turns = policy.turns if max_turns is None else max_turns
+    return StepSettings(
+        segmentation=segmentation or chunks or Segmentation.reasoning(),
+        target_segmentation=target_segmentation or target_chunks,
+        max_steps=max(64, max_turns or 1) if max_steps is None else max_steps,
+        max_turns=max_turns,
+        **others,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +107,10 @@ def build_step_job(
     """
     _check(settings)
     _check_questions(policy, len(requests) // samples)
+    check_writes(draft, "draft")
+    check_writes(target, "target")
     check_same_vocabulary(target, draft)
+    _check_scorer(policy, target, scorer)
     cohort = 1 if policy.ranked is None else samples
     lanes = min(power_of_two(len(requests), 1), 8) if settings.lanes is None else settings.lanes
     if settings.lanes is None:
@@ -104,8 +131,6 @@ def build_step_job(
     needed = max((len(r.ids) + r.max_new_tokens for r in requests), default=1)
     slots = power_of_two(min(needed, capacity), 128) if settings.cache is None else -(-settings.cache // 128) * 128
     reading = isinstance(policy.scorer, ReadingScorer)
-    if reading and policy.scorer.reads == "scorer" and scorer is None:  # type: ignore[union-attr]
-        raise ValueError(f"policy {policy.name!r} scores steps with a model of its own; pass scorer=...")
     on_cpu = jax.default_backend() == "cpu"
     flags = flags_of_requests(requests)
     acceptance = Coupled() if flags.stochastic else Greedy()
@@ -176,7 +201,8 @@ def _check(settings: StepSettings) -> None:
         raise ValueError(f"wave={settings.wave} is not a share of the target's places above 0, and at most 1")
     if settings.cache is not None and settings.segmentation.max_step_tokens >= settings.cache:
         raise ValueError(
-            f"steps of up to {settings.segmentation.max_step_tokens} tokens do not fit a cache of {settings.cache}"
+            f"steps of up to {settings.segmentation.max_step_tokens} tokens do not fit a cache of {settings.cache}; "
+            "take shorter steps or a larger cache"
         )
 
 
@@ -199,22 +225,42 @@ def _check_questions(policy: Policy, questions: int) -> None:
         )
 
 
-def check_same_vocabulary(target: LanguageModel, draft: LanguageModel) -> None:
+def _check_scorer(policy: Policy, target: LanguageModel, scorer: LanguageModel | None) -> None:
+    """Checks that the policy has the scoring model it reads, of the target's vocabulary."""
+    head = policy.scorer
+    if not isinstance(head, ReadingScorer) or head.reads != "scorer":
+        return
+    if scorer is None:
+        raise ValueError(f"policy {policy.name!r} scores steps with a model of its own; pass scorer=...")
+    if scorer.config.outputs is None:
+        raise ValueError(
+            f"scorer={scorer.name} is a language model, and policy {policy.name!r} reads a scoring model; "
+            "open one with load_scorer"
+        )
+    if isinstance(head, RewardModel | AdvantageRouter):
+        head.check_outputs(scorer.config.outputs)
+    check_same_vocabulary(target, scorer, "scorer")
+
+
+def check_same_vocabulary(target: LanguageModel, other: LanguageModel, role: str = "draft") -> None:
     """Checks that both models mean the same by every id, so that one text serves both.
 
     Raises:
       ValueError: they do not; the message says how many ids differ and shows some.
     """
-    sizes = target.config.vocabulary, draft.config.vocabulary
+    sizes = target.config.vocabulary, other.config.vocabulary
     if sizes[0] != sizes[1]:
-        raise ValueError(f"the target has {sizes[0]} ids and the draft {sizes[1]}; steps need one vocabulary")
-    if target.tokenizer is None or draft.tokenizer is None:
+        raise ValueError(
+            f"the target has {sizes[0]} ids and the {role} {sizes[1]}; steps need one vocabulary, so choose a {role} "
+            "of the target's family"
+        )
+    if target.tokenizer is None or other.tokenizer is None:
         return
-    agreement = compare(tokens_of(target.tokenizer, sizes[0]), tokens_of(draft.tokenizer, sizes[1]))
+    agreement = compare(tokens_of(target.tokenizer, sizes[0]), tokens_of(other.tokenizer, sizes[1]))
     if agreement.differing:
         raise ValueError(
-            f"{agreement.differing} ids stand for different tokens in target and draft, such as "
-            f"{agreement.examples[0]}; steps need one vocabulary"
+            f"{agreement.differing} ids stand for different tokens in target and {role}, such as "
+            f"{agreement.examples[0]}; steps need one vocabulary, so choose a {role} of the target's family"
         )
 
 

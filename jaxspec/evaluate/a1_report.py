@@ -161,6 +161,11 @@ def compare(
     unknown = [system for system in systems if system not in SYSTEMS]
     if unknown:
         raise ValueError(f"system {unknown[0]!r} is unknown; choose from {', '.join(SYSTEMS)}")
+    if "synchronous" in systems and scaling.samples > 0 and scaling.lanes % scaling.samples:
+        raise ValueError(
+            f"lanes={scaling.lanes} do not divide into questions of samples={scaling.samples}, which 'synchronous' "
+            f"ranks together; take {-(-scaling.lanes // scaling.samples) * scaling.samples} lanes"
+        )
     prompts, truths = [prompt for prompt, _ in questions], [truth for _, truth in questions]
     done: dict[str, tuple[Solution, list[Usage]]] = {}
     for system in systems:

@@ -11,6 +11,7 @@ from jaxspec.engine.score_model import ScoringModel, load_scorer
 from jaxspec.engine.solution import Solved
 from jaxspec.evaluate.frontier import Contender, FrontierRun, RolloutSettings, contenders, frontier
 from jaxspec.models.language_model import LanguageModel
+from jaxspec.steps.scorers import AdvantageRouter, RewardModel
 from jaxspec.tasks.arithmetic import Problem, check_text, example_problem, prompt_text
 from jaxspec.train.run_step_head import step_segmentation
 
@@ -39,7 +40,13 @@ def load_models(draft: str, target: str, reward: str, router: str) -> Models:
       ValueError: one is not what it should be, or the router is of another pair.
     """
     pair = jaxspec.load(draft, dtype="float32"), jaxspec.load(target, dtype="float32")
-    return Models(*pair, *(load_scorer(folder, *pair, dtype="float32") for folder in (reward, router)))
+    scoring = [load_scorer(folder, *pair, dtype="float32") for folder in (reward, router)]
+    for folder, found, wanted in zip((reward, router), scoring, (RewardModel, AdvantageRouter), strict=True):
+        if not isinstance(found.score, wanted):
+            raise ValueError(
+                f"{folder} holds no {wanted.__name__}, its scores are read as {found.score}; swap the two?"
+            )
+    return Models(*pair, *scoring)
 
 
 def fresh_problems(count: int, seed: int) -> list[Problem]:

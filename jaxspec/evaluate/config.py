@@ -21,15 +21,28 @@ def read_config(path: str | Path, kind: type[T], raw: Any = None) -> T:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no mapping, names an unknown key, or lacks one without a default.
+      ValueError: it is no YAML or no mapping, names an unknown key, or lacks one without a default.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"config {path} does not exist")
-    raw = yaml.safe_load(path.read_text()) if raw is None else raw
+    raw = read_yaml(path) if raw is None else raw
     if not isinstance(raw, dict):
         raise ValueError(f"{path} is not a mapping of settings")
     return _build(raw, kind, str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is no YAML.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"config {path} does not exist or is no file; give the path of a .yaml, see configs/")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config {path} is not YAML: {error}") from None
 
 
 def _build(raw: dict[str, Any], kind: type[T], where: str) -> T:

@@ -70,11 +70,18 @@ def compare(
       advance: called after every prompt of every model.
 
     Raises:
-      ValueError: `prompts` or `rounds` is below 1.
+      ValueError: `prompts` or `rounds` is below 1, or a model has another vocabulary than the task.
     """
     for name, value in (("prompts", prompts), ("rounds", rounds)):
         if value < 1:
             raise ValueError(f"{name}={value} is below 1; there would be nothing to compare")
+    wanted = task.tokenizer().vocabulary_size
+    for lm in (base, trained):
+        if lm.config.vocabulary != wanted:
+            raise ValueError(
+                f"{lm.name} has {lm.config.vocabulary} ids and the task has {wanted}; take a model that was trained "
+                "on the task"
+            )
     examples = [task.example(seed, index, "held_out") for index in range(prompts)]
     contenders: list[tuple[LanguageModel, dict[str, Drafter]]] = [
         (base, {"base": autoregressive(), "base_jacobi": jacobi(n)}),
@@ -96,7 +103,9 @@ def _rows(
     advance: Callable[[], None],
 ) -> list[JacobiDemoRow]:
     encoded = encode_prompts(lm, [prompt for prompt, _ in examples], chat=False)
-    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "cache": max(map(len, encoded)) + max_new_tokens}
+    longest_pass = max(drafter.depth for drafter in drafters.values()) + 1
+    room = max(max(map(len, encoded)) + max_new_tokens, longest_pass)
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "cache": room}
     for drafter in drafters.values():
         generate(lm, encoded[0], drafter=drafter, **settings)
     seconds = {name: [0.0] * rounds for name in drafters}

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
-from jaxspec.evaluate.config import read_config
+from jaxspec.evaluate.config import read_config, read_yaml
 from jaxspec.train.run import LanguageModelConfig, run
 from jaxspec.train.run_consistency import ConsistencyConfig, run_consistency
 from jaxspec.train.run_step_head import StepHeadConfig, run_step_head
@@ -54,11 +53,9 @@ def read_train_config(path: Path, folder: str | None = None, seed: int | None = 
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: an unknown kind or setting.
+      ValueError: it is no YAML, or of an unknown kind or setting.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"config {path} does not exist")
-    raw = yaml.safe_load(path.read_text())
+    raw = read_yaml(path)
     kind = raw.pop("kind", "language_model") if isinstance(raw, dict) else "language_model"
     if kind not in KINDS:
         raise ValueError(f"{path}: kind={kind!r} is not one of {', '.join(KINDS)}")

@@ -237,7 +237,7 @@ def measure_costs(
     """
     nodes = tuple(step for step in LADDER if step < widest) + (widest,) if widest else (0, 1)
     room = int(np.max(recording.end))
-    request = Request(tuple(recording.prompts()[0]), 1, 0.0, 0, 1.0, 0.0, 1.0, 0)
+    request = Request(tuple(recording.prompts()[0]), 1)
     job = build_job(lm, [request], Blank(nodes, 1, top), lanes=lanes or 1, cache=room, ignore_eos=True)
     return CostTable(nodes, tuple(cost.measure(job)))
 

@@ -33,3 +33,20 @@ class LanguageModel:
     def strict_model(self) -> ModelFn:
         """The `ModelFn` whose logits do not depend on how a text is split into blocks."""
         return transformer_fn(self.config, self.dtype, strict=True)
+
+
+def check_writes(lm: LanguageModel, role: str) -> None:
+    """Checks that a model can say tokens.
+
+    Args:
+      lm: what was given.
+      role: what it was given as, for the message.
+
+    Raises:
+      ValueError: it is a scoring model.
+    """
+    if lm.config.outputs is not None:
+        raise ValueError(
+            f"{lm.name} is a scoring model: it puts out {lm.config.outputs} numbers a token and no text, so it cannot "
+            f"be the {role}; give a language model, and pass scoring models to jaxspec.steps.solve as scorer="
+        )

@@ -16,6 +16,7 @@ __all__ = [
     "RewardModel",
     "Segmentation",
     "StepContext",
+    "StepMemoryPlan",
     "TextScore",
     "TextScorer",
     "a1",
@@ -24,6 +25,7 @@ __all__ = [
     "exact_score",
     "noisy_score",
     "oracle",
+    "plan",
     "random",
     "rejected_step",
     "rsd",
@@ -33,3 +35,4 @@ __all__ = [
 ]
 
 from jaxspec.engine.solve import solve  # noqa: E402  the facade of a higher layer, last because that layer needs this one
+from jaxspec.engine.step_plan import StepMemoryPlan, plan  # noqa: E402  likewise

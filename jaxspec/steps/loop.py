@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxspec.decode.lanes import choose
 from jaxspec.decode.state import Status
 from jaxspec.steps.decision import decide, to_be_decided
 from jaxspec.steps.program import StepInputs, StepProgram
@@ -20,7 +21,7 @@ from jaxspec.steps.reading import read
 from jaxspec.steps.rejected_step import RejectedStep
 from jaxspec.steps.segmentation import start_steps
 from jaxspec.steps.settle import compare, keep_step, set_aside
-from jaxspec.steps.state import Author, Phase, StepLoopState, Writer, choose, row_of, start_of
+from jaxspec.steps.state import Author, Phase, StepLoopState, Writer, row_of, start_of
 from jaxspec.steps.types import ReadingScorer, StepContext, TextScorer
 from jaxspec.steps.writing import context_of, write
 

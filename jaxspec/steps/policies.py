@@ -50,7 +50,12 @@ def oracle(threshold: float = 0.0, scorer: Scorer | None = None) -> Policy:
     Args:
       threshold: margin of the scores; above 0 it saves target steps a router of the same margin would.
       scorer: None for a process reward model.
+
+    Raises:
+      ValueError: the threshold is not a number.
     """
+    if math.isnan(threshold):
+        raise ValueError(f"threshold={threshold} is not a number; give a margin on the scale of the scores")
     return Policy("oracle", scorer or RewardModel(), fixed(math.inf), on_escalation="compare", margin=threshold)
 
 

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.commit import Finish
+from jaxspec.decode.lanes import choose
 from jaxspec.decode.state import Status
 from jaxspec.models.cache import KVCache
 from jaxspec.steps.program import StepProgram
-from jaxspec.steps.state import Author, Kept, Phase, StepLoopState, choose, row_of, start_of
+from jaxspec.steps.state import Author, Kept, Phase, StepLoopState, row_of, start_of
 
 
 def keep_step(

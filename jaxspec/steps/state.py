@@ -289,12 +289,3 @@ def row_of(state: StepLoopState) -> jax.Array:
 def start_of(state: StepLoopState) -> jax.Array:
     """(B,) int32 length of the committed text, where the step in progress starts."""
     return state.problems.length[row_of(state)]
-
-
-def choose(mask: jax.Array, new: Any, old: Any) -> Any:
-    """Leaf by leaf, `new` where `mask` (B,), else `old`."""
-
-    def one(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(mask.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-
-    return jax.tree.map(one, new, old)

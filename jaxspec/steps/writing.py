@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.commit import Finish, resolve
+from jaxspec.decode.lanes import choose
 from jaxspec.decode.stop import advance
 from jaxspec.decode.types import Context, Draft, Verdict
 from jaxspec.decode.verify import Verifier, verify
@@ -109,8 +110,7 @@ def write(
     problems = problems._replace(tokens=problems.tokens.at[row[:, None], slot].set(verdict.ids, mode="drop"))
 
     def back(values: jax.Array, before: jax.Array) -> jax.Array:
-        mask = chosen.reshape(-1, *[1] * (values.ndim - 1))
-        return before.at[index].set(jnp.where(mask, values, before[index]))
+        return before.at[index].set(choose(chosen, values, before[index]))
 
     segment = jax.tree.map(back, cut.state, lanes.segment)
     lanes = lanes._replace(

@@ -9,10 +9,16 @@ def read_prompt_file(path: Path) -> list[str]:
 
     Raises:
       ValueError: a line is not such an object, or there is none; the message names file and line.
-      OSError: the file cannot be read.
+      OSError: there is no such file, or it cannot be read.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"prompt file {path} does not exist or is no file; give the path of a .jsonl")
+    try:
+        content = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompt file {path} cannot be read as UTF-8 text: {error}") from None
     prompts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
         try:

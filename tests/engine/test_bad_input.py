@@ -1,5 +1,7 @@
 """What cannot be honoured is refused by name before anything compiles."""
 
+import dataclasses
+
 import pytest
 from toy_model import toy_model
 
@@ -26,7 +28,10 @@ CASES = {
     "min_p": (dict(min_p=1.5), "min_p=1.5 is out of range"),
     "penalty": (dict(repetition_penalty=0.0), "repetition_penalty=0.0 is out of range"),
     "seed": (dict(seed=-1), "seed=-1 is out of range"),
-    "seeds": (dict(prompts=[[1], [2]], seed=[1]), "1 seeds for 2 prompts"),
+    "seeds": (dict(prompts=[[1], [2]], seed=[1]), "seed holds 1 values for 2 prompts"),
+    "temperatures": (dict(prompts=[[1], [2]], temperature=[0.0, 0.5, 1.0]), "temperature holds 3 values for 2"),
+    "one temperature": (dict(prompts=[[1], [2]], temperature=[0.0, -1.0]), "temperature=-1.0 is out of range"),
+    "max_draft": (dict(max_draft=-1), "max_draft=-1 is negative"),
     "empty stop": (dict(stop=["ab", ""]), "empty string"),
     "bare stop": (dict(stop="ab"), "pass a list"),
     "stop id": (dict(stop_ids=[9]), "stop_ids holds 9"),
@@ -84,3 +89,32 @@ def test_stream_needs_one_prompt_and_a_tokenizer() -> None:
 def test_plans_are_checked(setting: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         jaxspec.plan(LM, **({"cache": 64} | setting))
+
+
+def test_a_scoring_model_says_no_tokens() -> None:
+    scoring = dataclasses.replace(LM, config=dataclasses.replace(LM.config, outputs=1), name="reward")
+    for refused in (
+        lambda: jaxspec.generate(scoring, [[1]]),
+        lambda: jaxspec.stream(scoring, "ab"),
+        lambda: jaxspec.plan(scoring, cache=64),
+        lambda: jaxspec.generate(LM, [[1]], drafter=drafters.draft_model(scoring)),
+    ):
+        with pytest.raises(ValueError, match="reward is a scoring model: it puts out 1 numbers a token and no text"):
+            refused()
+
+
+def test_a_pass_must_fit_the_cache() -> None:
+    with pytest.raises(ValueError, match="cache=40 cannot hold a pass of 64 tokens"):
+        jaxspec.generate(LM, [[1]], drafter=drafters.jacobi(n=64), cache=40)
+    with pytest.raises(ValueError, match="n=128 needs passes of 128 tokens, and the model's context holds 100"):
+        jaxspec.generate(LM, [[1]], drafter=drafters.jacobi(n=128))
+
+
+def test_a_drafter_is_not_its_name() -> None:
+    with pytest.raises(ValueError, match="drafter='best' is text; build one"):
+        jaxspec.generate(LM, [[1]], drafter="best")  # type: ignore[arg-type]
+
+
+def test_pieces_of_a_stream_take_passes() -> None:
+    with pytest.raises(ValueError, match="slice_ticks=0 is below 1"):
+        jaxspec.stream(LM, "ab", slice_ticks=0)

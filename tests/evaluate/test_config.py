@@ -41,6 +41,7 @@ def test_a_file_becomes_the_dataclass(tmp_path) -> None:
         ("count: many\n", "count='many' is not of type int"),
         ("count: true\n", "count=True is not of type int"),
         ("- 1\n", "not a mapping"),
+        ("a: [1\n", "is not YAML"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, text: str, message: str) -> None:

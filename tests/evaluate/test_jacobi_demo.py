@@ -42,6 +42,11 @@ def test_pictures_show_every_iterate(tmp_path) -> None:
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
+def test_a_model_of_another_vocabulary_is_refused() -> None:
+    with pytest.raises(ValueError, match="toy has 7 ids and the task has 237"):
+        jacobi_demo.compare(toy_model(0), toy_model(1), find_task("text_to_sql"), prompts=1)
+
+
 @pytest.mark.parametrize("setting", ["prompts", "rounds"])
 def test_nothing_to_compare_is_refused(setting: str) -> None:
     with pytest.raises(ValueError, match=f"{setting}=0 is below 1"):

@@ -14,6 +14,7 @@ from toy_model import toy_model
 from jaxspec import conformal, steps
 from jaxspec.models.cache import init_cache
 from jaxspec.models.model_fn import chain_block
+from jaxspec.models.transformer import transformer_fn
 from jaxspec.steps.loop import run_slice
 from jaxspec.steps.segmentation import Segmentation
 from jaxspec.steps.state import Phase
@@ -242,7 +243,8 @@ def log_probabilities(lm, ids: list[int]) -> np.ndarray:
 
 @jax.jit
 def fresh(params, ids):
-    return small_transformer().model(params, chain_block(ids), init_cache(CONFIG, 1, 128, jnp.float32)).logits
+    network = transformer_fn(CONFIG, jnp.float32)  # the cached small_transformer() would keep tracers
+    return network(params, chain_block(ids), init_cache(CONFIG, 1, 128, jnp.float32)).logits
 
 
 def test_scores_and_texts_are_those_of_passes_over_the_whole_text() -> None:

@@ -247,6 +247,19 @@ def test_bad_settings(settings: dict, said: str) -> None:
         solve(steps.draft_only(), **settings)
 
 
+def test_scores_that_are_no_numbers_are_worst_and_counted_and_a_step_cap_ends_a_text() -> None:
+    def score(params, context) -> jnp.ndarray:
+        return jnp.full(context.start.shape, jnp.nan)
+
+    solution = solve(steps.rsd(0.5, steps.TextScore(score)), max_steps=2, lanes=4)
+    statistics = solution.statistics
+    assert statistics.unusable == statistics.escalations == statistics.decisions == 2 * len(PROMPTS)
+    for prompt, solved in zip(PROMPTS, solution.problems, strict=True):
+        assert [step.author for step in solved.steps] == ["target"] * 2 and solved.finish == "length"
+        first = write_step(TARGET, list(prompt), len(prompt) + NEW)
+        assert solved.ids == first + write_step(TARGET, prompt + first, len(prompt) + NEW)
+
+
 def test_a_scorer_without_its_model_is_refused() -> None:
     with pytest.raises(ValueError, match="policy 'arbitrage' scores steps with a model of its own; pass scorer="):
         solve(steps.arbitrage(0.5))

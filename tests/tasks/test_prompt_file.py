@@ -31,5 +31,12 @@ def test_malformed_files_are_refused(tmp_path, content, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(OSError, match="missing.jsonl"):
+    with pytest.raises(OSError, match="missing.jsonl does not exist"):
         read_prompt_file(tmp_path / "missing.jsonl")
+
+
+def test_what_is_not_text_is_refused(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="prompts.jsonl cannot be read as UTF-8"):
+        read_prompt_file(file)

@@ -206,6 +206,9 @@ def test_bad_settings_and_folders(tmp_path) -> None:
     describe_scoring(draft, "binary", *lms, [0.0])
     with pytest.raises(ValueError, match="not a scoring model"):
         load_scorer(draft, *lms)
+    describe_scoring(draft, "gain", *lms, [0.0])
+    with pytest.raises(ValueError, match="scoring.json does not describe a scoring model.*expects='gain'"):
+        load_scorer(draft, *lms)
     settings = HeadSettings()
     with pytest.raises(ValueError, match="task='text_to_sql'"):
         StepHeadConfig("d", "t", "f", "s", settings, TrainSettings(1), task="text_to_sql")
