@@ -27,7 +27,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/jaxspec demo $(DEMO_ARGS)
 
 test: lint
-	@$(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -q -m slow $(PYTEST_ARGS)
