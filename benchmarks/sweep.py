@@ -22,7 +22,16 @@ from jaxspec.tasks.benchmark_prompts import read_benchmark
 
 @dataclasses.dataclass(frozen=True)
 class SweepBenchmark:
-    """Settings of this benchmark; see configs/sweep.yaml."""
+    """Settings of this benchmark; see configs/sweep.yaml.
+
+    Attributes:
+      model, dtype: what `jaxspec.load` takes.
+      max_new_tokens: of every prompt.
+      prompts: of every category.
+      rows, widths: the grid; without them there is none.
+      drafters: replayed beside it.
+      chat: whether texts that are to be continued, as HumanEval's, go through the chat template too.
+    """
 
     model: str
     dtype: str
@@ -31,6 +40,7 @@ class SweepBenchmark:
     rows: tuple[int, ...]
     widths: tuple[int, ...]
     drafters: tuple[str, ...]
+    chat: bool = False
 
 
 def main() -> None:
@@ -38,11 +48,12 @@ def main() -> None:
     parser.add_argument("--config", default="configs/sweep.yaml")
     parser.add_argument("--data", action="append", required=True, type=Path, help="a JSON lines file; repeatable")
     parser.add_argument("--model", help="overrides the config's")
+    parser.add_argument("--prompts", type=int, help="overrides the config's")
     parser.add_argument("--results", default="results", type=Path)
     arguments = parser.parse_args()
     config = read_config(arguments.config, SweepBenchmark)
-    if arguments.model:
-        config = dataclasses.replace(config, model=arguments.model)
+    chosen = {name: getattr(arguments, name) for name in ("model", "prompts") if getattr(arguments, name)}
+    config = dataclasses.replace(config, **chosen)
     lm = jaxspec.load(config.model, dtype=config.dtype)
     drafters = {text: parse_drafter(text) for text in config.drafters}
     model = Path(config.model).stem
@@ -51,7 +62,7 @@ def main() -> None:
     rows = []
     for file in arguments.data:
         for category, (prompts, asked) in read_benchmark(file, config.prompts).items():
-            recording = record(lm, prompts, config.max_new_tokens, top=top, chat=asked and can_chat)
+            recording = record(lm, prompts, config.max_new_tokens, top=top, chat=(asked or config.chat) and can_chat)
             for name, drafter in drafters.items():
                 found = replay(recording, drafter, lm)
                 row = {
@@ -63,10 +74,11 @@ def main() -> None:
                 }
                 rows.append(row)
                 print(row, flush=True)
-            points = sweep(recording, lm, config.rows, config.widths)
-            facts = dataclasses.asdict(config) | {"model": model, "title": f"{model}, {category}"}
-            write_sweep(points, arguments.results, f"sweep_{model}_{category}", facts)
-            print(category, table(points), sep="\n", flush=True)
+            if config.rows and config.widths:
+                points = sweep(recording, lm, config.rows, config.widths)
+                facts = dataclasses.asdict(config) | {"model": model, "title": f"{model}, {category}"}
+                write_sweep(points, arguments.results, f"sweep_{model}_{category}", facts)
+                print(category, table(points), sep="\n", flush=True)
     write_report(arguments.results, f"replay_{model}", rows, dataclasses.asdict(config) | {"model": model})
 
 

@@ -4,8 +4,9 @@ The prompt is `prompt` (HumanEval), `question` (GSM8K), `problem` (MATH), `text`
 (MT-bench, Spec-Bench), which come by `category`.
 """
 
-import json
 from pathlib import Path
+
+from jaxspec.tasks.json_lines import read_json_lines
 
 RAW = ("prompt",)  # to be continued as it stands; the others are requests
 ASKED = ("question", "problem", "text")
@@ -26,20 +27,17 @@ def read_benchmark(path: Path, limit: int) -> dict[str, tuple[list[str], bool]]:
         raise ValueError(f"limit={limit} is below 1; there would be no prompts")
     rows: dict[str, list[tuple[str, str]]] = {}
     requests: dict[str, bool] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
+    for where, text, row in read_json_lines(path, "data file"):
         try:
-            row = json.loads(line)
             prompt, asked = _prompt(row)
-        except (ValueError, AttributeError, IndexError) as error:
-            raise ValueError(f"{path}, line {number} is not a row of a known data set: {line[:60]}") from error
+        except (ValueError, AttributeError, IndexError):
+            raise ValueError(f"{where} is not a row of a known data set: {text[:60]}") from None
         kind = str(row.get("category", path.stem))
         group = "mt_bench" if kind in MT_BENCH else kind
         rows.setdefault(group, []).append((kind, prompt))
         requests[group] = asked
     if not rows:
-        raise ValueError(f"{path} holds no rows")
+        raise ValueError(f"data file {path} holds no rows")
     return {group: (_evenly(listed, limit), requests[group]) for group, listed in rows.items()}
 
 
