@@ -6,6 +6,7 @@ lanes as the model has places, gathered by index.
 B lanes, b rows of the pass, N draft nodes, D depth.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +15,11 @@ import jax.numpy as jnp
 from jaxspec.decode.commit import Finish, resolve
 from jaxspec.decode.lanes import choose
 from jaxspec.decode.stop import advance
-from jaxspec.decode.types import Context, Draft, Verdict
+from jaxspec.decode.types import Context, Verdict
 from jaxspec.decode.verify import Verifier, verify
 from jaxspec.models import cache as kv_cache
 from jaxspec.steps.program import Model, ModelInputs, StepInputs, StepProgram
-from jaxspec.steps.segmentation import StepEnd, cut_step
+from jaxspec.steps.segmentation import StepEnd, StepState, cut_step
 from jaxspec.steps.state import StepLoopState, Writer, row_of
 
 
@@ -54,6 +55,52 @@ def context_of(state: StepLoopState, live: jax.Array, inputs: StepInputs, model:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The rows of a pass: all lanes in order, or as many of those that want it as the model has places.
+
+    Attributes:
+      index: (b,) int32 lane of every row.
+      chosen: (b,) bool rows the pass works for.
+      lanes: B.
+    """
+
+    index: jax.Array
+    chosen: jax.Array
+    lanes: int
+
+    @property
+    def everyone(self) -> bool:
+        """Whether every lane has its row, so that nothing needs to be gathered."""
+        return self.index.shape[0] == self.lanes
+
+    def take(self, values: Any) -> Any:
+        """Leaf by leaf, the rows of `values` (B, ...)."""
+        return values if self.everyone else jax.tree.map(lambda leaf: leaf[self.index], values)
+
+    def spread(self, values: Any) -> Any:
+        """Leaf by leaf, `values` (b, ...) as (B, ...); lanes without a row show zeros."""
+
+        def one(leaf: jax.Array) -> jax.Array:
+            return jnp.zeros((self.lanes, *leaf.shape[1:]), leaf.dtype).at[self.index].set(leaf)
+
+        return values if self.everyone else jax.tree.map(one, values)
+
+    def put(self, values: Any, before: Any) -> Any:
+        """Leaf by leaf, `before` (B, ...) with the `values` (b, ...) of the rows the pass worked for."""
+        mask = jnp.zeros((self.lanes,), bool).at[self.index].set(self.chosen)
+        return choose(mask, self.spread(values), before)
+
+
+def rows_of_pass(wanting: jax.Array, places: int) -> Rows:
+    """The rows for the first lanes of `wanting` (B,) bool, as many as `places`."""
+    lanes = wanting.shape[0]
+    index = jnp.arange(lanes, dtype=jnp.int32)
+    if places < lanes:
+        index = jnp.argsort(~wanting, stable=True)[:places].astype(jnp.int32)
+    return Rows(index, wanting[index], lanes)
+
+
 def write(
     program: StepProgram,
     inputs: StepInputs,
@@ -64,78 +111,82 @@ def write(
     wanting: jax.Array,
 ) -> Written:
     """One pass of `model` for the first lanes of `wanting` (B,), as many as it has places."""
-    lanes, problems = state.lanes, state.problems
-    count_of_lanes = wanting.shape[0]
-    everyone = model.lanes >= count_of_lanes
-    index = jnp.arange(count_of_lanes, dtype=jnp.int32)
-    if not everyone:
-        index = jnp.argsort(~wanting, stable=True)[: model.lanes].astype(jnp.int32)
-    chosen = wanting[index]  # (b,)
-    took_part = jnp.zeros_like(wanting).at[index].set(chosen)
+    rows = rows_of_pass(wanting, model.lanes)
+    took_part = jnp.zeros_like(wanting).at[rows.index].set(rows.chosen)
     context = context_of(state, took_part, inputs, model_inputs)
     draft, drafter_state = model.drafter.propose(model_inputs.drafter_params, writer.drafter, context)
-
-    def rows(values: Any) -> Any:
-        return values if everyone else jax.tree.map(lambda leaf: leaf[index], values)
-
-    lane_fields = context._replace(banned=None, step_seconds=None)
-    rows_context = rows(lane_fields)._replace(banned=inputs.banned, step_seconds=model_inputs.step_seconds)
+    of_rows = rows.take(context._replace(banned=None, step_seconds=None))
+    of_rows = of_rows._replace(banned=context.banned, step_seconds=context.step_seconds)
     verifier = Verifier(model.model_fn, model.drafter, program.acceptance, program.flags)
-    lane = jnp.int32(0) if everyone else index
-    verified = verify(verifier, model_inputs.params, writer.cache, lane, rows_context, rows(draft))
-    verdict, draft = verified.verdict, draft.within(verified.width)
-
-    row = row_of(state)[index]
-    stop_state = lanes.stop_state[index]
-    decision = resolve(
-        verdict, rows_context.length, problems.limit[row], inputs.capacity, stop_state, inputs.rules,
-        inputs.banned.shape[0],
-    )  # fmt: skip
-    cut = cut_step(
-        model_inputs.step_rules,
-        jax.tree.map(lambda leaf: leaf[index], lanes.segment),
-        verdict.ids,
-        jnp.where(chosen, decision.count, 0),
+    lane = jnp.int32(0) if rows.everyone else rows.index
+    verified = verify(verifier, model_inputs.params, writer.cache, lane, of_rows, rows.take(draft))
+    kept = _cut(inputs, model_inputs, state, rows, of_rows.length, verified.verdict)
+    cache = kv_cache.append(
+        writer.cache, verified.keys, verified.values, kept.count, None if rows.everyone else rows.index
     )
-    count = jnp.where(chosen, cut.count, 0)
+    drafter_state = model.drafter.observe(
+        model_inputs.drafter_params,
+        drafter_state,
+        context,
+        draft.within(verified.width),
+        rows.spread(verified.verdict),
+    )
+    return Written(
+        state=_commit(state, rows, of_rows.length, verified.verdict, kept),
+        writer=Writer(cache, drafter_state),
+        ended=rows.spread(kept.ended),
+        count=rows.spread(kept.count),
+        took_part=took_part,
+    )
+
+
+class _Cut(NamedTuple):
+    """What of a pass is kept, and where its rows stand behind it; every leaf (b,)."""
+
+    count: jax.Array
+    finish: jax.Array
+    stop_state: jax.Array
+    segment: StepState
+    ended: jax.Array
+
+
+def _cut(
+    inputs: StepInputs,
+    model_inputs: ModelInputs,
+    state: StepLoopState,
+    rows: Rows,
+    length: jax.Array,
+    verdict: Verdict,
+) -> _Cut:
+    """Ends the accepted tokens where the text ends, or the step."""
+    stop_state = rows.take(state.lanes.stop_state)
+    limit = state.problems.limit[rows.take(row_of(state))]
+    decision = resolve(verdict, length, limit, inputs.capacity, stop_state, inputs.rules, inputs.banned.shape[0])
+    said = jnp.where(rows.chosen, decision.count, 0)
+    cut = cut_step(model_inputs.step_rules, rows.take(state.lanes.segment), verdict.ids, said)
+    count = jnp.where(rows.chosen, cut.count, 0)
     finish = jnp.where(count == decision.count, decision.finish, jnp.int32(Finish.RUNNING))
     if inputs.rules.table is not None:
         behind = advance(inputs.rules.table, stop_state, verdict.ids)
         last = jnp.take_along_axis(behind, jnp.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
         stop_state = jnp.where(count > 0, last, stop_state)
-    ended = chosen & ((cut.end != StepEnd.NONE) | (finish != Finish.RUNNING))
+    ended = rows.chosen & ((cut.end != StepEnd.NONE) | (finish != Finish.RUNNING))
+    return _Cut(count, finish, stop_state, cut.state, ended)
 
+
+def _commit(state: StepLoopState, rows: Rows, length: jax.Array, verdict: Verdict, kept: _Cut) -> StepLoopState:
+    """Writes the kept tokens behind each lane's text, and where the lane stands now."""
+    lanes, problems = state.lanes, state.problems
+    row = rows.take(row_of(state))
     step = jnp.arange(verdict.ids.shape[1], dtype=jnp.int32)
-    slot = jnp.where(step < count[:, None], rows_context.length[:, None] + step, problems.tokens.shape[1])
-    problems = problems._replace(tokens=problems.tokens.at[row[:, None], slot].set(verdict.ids, mode="drop"))
-
-    def back(values: jax.Array, before: jax.Array) -> jax.Array:
-        return before.at[index].set(choose(chosen, values, before[index]))
-
-    segment = jax.tree.map(back, cut.state, lanes.segment)
-    lanes = lanes._replace(
-        written=lanes.written.at[index].add(count),
-        segment=segment,
-        stop_state=back(stop_state, lanes.stop_state),
-        finish=back(finish, lanes.finish),
+    slot = jnp.where(step < kept.count[:, None], length[:, None] + step, problems.tokens.shape[1])
+    tokens = problems.tokens.at[row[:, None], slot].set(verdict.ids, mode="drop")
+    return state._replace(
+        problems=problems._replace(tokens=tokens),
+        lanes=lanes._replace(
+            written=lanes.written.at[rows.index].add(kept.count),
+            segment=rows.put(kept.segment, lanes.segment),
+            stop_state=rows.put(kept.stop_state, lanes.stop_state),
+            finish=rows.put(kept.finish, lanes.finish),
+        ),
     )
-    cache = kv_cache.append(writer.cache, verified.keys, verified.values, count, None if everyone else index)
-    whole = _to_lanes(verdict, index, draft, count_of_lanes) if not everyone else verdict
-    drafter_state = model.drafter.observe(model_inputs.drafter_params, drafter_state, context, draft, whole)
-    nothing = jnp.zeros((count_of_lanes,), jnp.int32)
-    return Written(
-        state=state._replace(problems=problems, lanes=lanes),
-        writer=Writer(cache, drafter_state),
-        ended=jnp.zeros_like(wanting).at[index].set(ended),
-        count=nothing.at[index].set(count),
-        took_part=took_part,
-    )
-
-
-def _to_lanes(verdict: Verdict, index: jax.Array, draft: Draft, lanes: int) -> Verdict:
-    """The verdict of the pass's rows as one of all lanes; others show zeros and are not live."""
-
-    def spread(values: jax.Array) -> jax.Array:
-        return jnp.zeros((lanes, *values.shape[1:]), values.dtype).at[index].set(values)
-
-    return jax.tree.map(spread, verdict)
