@@ -14,7 +14,7 @@ def best(budget: int = 31, start: str = "empty") -> Mix:
     Args:
       budget: most draft nodes a block. The loop takes 0, 3, 7, 15, 31 or 63 of them, whichever it expects to give
         the most tokens a second; what a width costs is measured once for a device and model, and kept.
-      start: of token recycling, see there: `empty`, or `bigram`, which first reads the whole model once.
+      start: of token recycling, see there: `empty`, or `bigram` or `newline`, which first read the whole model once.
 
     Raises:
       ValueError: the budget is not one of 3, 7, 15, 31 and 63.

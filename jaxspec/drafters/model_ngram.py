@@ -18,8 +18,6 @@ from jaxspec.drafters.stateless import Stateless
 from jaxspec.drafters.unigram_ranking import VARIANTS, unigram_ranking
 from jaxspec.models.language_model import LanguageModel
 
-PREFIXES = ("none", "bos")
-
 
 @dataclasses.dataclass(frozen=True)
 class ModelBigram(Rows, Stateless):
@@ -64,13 +62,8 @@ class ModelUnigram(Rows, Stateless):
 
 
 def bigram_rows_of(language_model: LanguageModel, k: int, w: int, prefix: str) -> ExtendedBigram:
-    """The extended bigram of a model, with or without the id that begins every text before each token."""
-    before: tuple[int, ...] = ()
-    if prefix == "bos":
-        bos_id = getattr(language_model.tokenizer, "bos_id", None)
-        if bos_id is None:
-            raise ValueError(f'prefix="bos" needs a tokenizer with a bos_id, which {language_model.name} lacks')
-        before = (bos_id,)
+    """The extended bigram of a model, with `prefix` before each token."""
+    before = model_tables.prefix_ids(language_model, prefix)
     return model_tables.extended_bigram(model_tables.model_bigram(language_model, k, before), w)
 
 
@@ -83,8 +76,8 @@ def check_sizes(name: str, prefix: str, **sizes: int) -> None:
     for size, value in sizes.items():
         if value < 1:
             raise ValueError(f"{size}={value} is below 1; {name} needs at least one")
-    if prefix not in PREFIXES:
-        raise ValueError(f"prefix={prefix!r} is not one of {', '.join(PREFIXES)}")
+    if prefix not in model_tables.PREFIXES:
+        raise ValueError(f"prefix={prefix!r} is not one of {', '.join(model_tables.PREFIXES)}")
 
 
 def model_bigram(k: int = 10, w: int = 3, *, prefix: str = "none") -> ModelBigram:
@@ -93,7 +86,8 @@ def model_bigram(k: int = 10, w: int = 3, *, prefix: str = "none") -> ModelBigra
     Args:
       k: rows, one a successor.
       w: tokens a row.
-      prefix: `none` for the single token, `bos` to put the id that begins every text before it.
+      prefix: `none` for the single token, `bos` to put the id that begins every text before it, `newline` to put a
+        line break there: models that say nothing sensible after a single token, as Qwen's do, need one.
 
     Raises:
       ValueError: `k` or `w` is below 1, or an unknown prefix.

@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxspec.decode.sampling import top_ids
-from jaxspec.models.cache import init_cache
+from jaxspec.models import cache as kv_cache
 from jaxspec.models.config import ModelConfig
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import ModelFn, Params, chain_block
 
 CHUNK = 64  # tokens a pass
+PREFIXES = ("none", "bos", "newline")
 KEPT = 32  # successors kept on disk: a pass costs as much for one, and smaller tables are the first columns
 
 
@@ -107,20 +108,55 @@ def model_bigram(
 
 def _build(lm: LanguageModel, k: int, prefix: Sequence[int], progress: Callable[[int, int], None]) -> np.ndarray:
     vocabulary, rows = lm.config.vocabulary, []
+    cache = _cache_of(lm.model, lm.config, lm.params, tuple(prefix))
     for start in range(0, vocabulary, CHUNK):
         ids = np.minimum(np.arange(start, start + CHUNK), vocabulary - 1)
-        text = np.concatenate([np.tile(np.asarray(prefix, np.int64), (CHUNK, 1)), ids[:, None]], axis=1)
-        rows.append(np.asarray(_successors(lm.model, lm.config, k, lm.params, jnp.asarray(text, jnp.int32))))
+        rows.append(np.asarray(_successors(lm.model, k, lm.params, cache, jnp.asarray(ids, jnp.int32))))
         progress(min(start + CHUNK, vocabulary), vocabulary)
     return np.concatenate(rows)[:vocabulary]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "config", "k"))
-def _successors(model: ModelFn, config: ModelConfig, k: int, params: Params, ids: jax.Array) -> jax.Array:
-    cache = init_cache(config, ids.shape[0], 1, jnp.float32)  # nothing is committed: the block is the whole text
-    output = model(params, chain_block(ids), cache)
+@functools.partial(jax.jit, static_argnames=("model", "config", "prefix"))
+def _cache_of(model: ModelFn, config: ModelConfig, params: Params, prefix: tuple[int, ...]) -> kv_cache.KVCache:
+    """What every token of a chunk has before it."""
+    cache = kv_cache.init_cache(config, CHUNK, max(len(prefix), 1), jnp.float32)
+    if not prefix:
+        return cache
+    ids = jnp.broadcast_to(jnp.asarray(prefix, jnp.int32), (CHUNK, len(prefix)))
+    output = model(params, chain_block(ids), cache, with_logits=False)
+    return kv_cache.append(cache, output.keys, output.values, jnp.full((CHUNK,), len(prefix), jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "k"))
+def _successors(model: ModelFn, k: int, params: Params, cache: kv_cache.KVCache, ids: jax.Array) -> jax.Array:
+    """(CHUNK, k) the likeliest tokens after the cache and each of `ids` (CHUNK,)."""
+    output = model(params, chain_block(ids[:, None]), cache)
     assert output.logits is not None
     return top_ids(output.logits[:, -1], k)
+
+
+def prefix_ids(lm: LanguageModel, prefix: str) -> tuple[int, ...]:
+    """What stands before each token when its successors are asked for.
+
+    Args:
+      lm: the model.
+      prefix: `none`, `bos` for the id that begins every text, or `newline` for a line break.
+
+    Raises:
+      ValueError: an unknown prefix, or one that needs what the model's tokenizer lacks.
+    """
+    if prefix not in PREFIXES:
+        raise ValueError(f"prefix={prefix!r} is not one of {', '.join(PREFIXES)}")
+    if prefix == "none":
+        return ()
+    if prefix == "newline":
+        if lm.tokenizer is None:
+            raise ValueError(f'prefix="newline" needs a tokenizer, which {lm.name} lacks')
+        return tuple(lm.tokenizer.encode("\n", add_special=False))
+    bos_id = getattr(lm.tokenizer, "bos_id", None)
+    if bos_id is None:
+        raise ValueError(f'prefix="bos" needs a tokenizer with a bos_id, which {lm.name} lacks')
+    return (bos_id,)
 
 
 def load_table(path: Path, lm: LanguageModel) -> np.ndarray:

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 
 from jaxspec.decode.lanes import on_every_lane
 from jaxspec.decode.types import Context, Draft, Verdict
+from jaxspec.drafters.model_tables import model_bigram, prefix_ids
 from jaxspec.drafters.one_width import OneWidth
 from jaxspec.drafters.rank_template import Template, checked_template, likeliest_template, template_arrays
 
-STARTS = ("bigram", "empty")
+STARTS = {"bigram": "none", "newline": "newline", "empty": None}  # and the prefix of the table they read
 UPDATES = ("all", "path")
 
 
@@ -29,7 +30,7 @@ class TokenRecycling(OneWidth):
     Attributes:
       branches: R.
       template: paths of ranks from the root, one a node, by depth.
-      start: what the table holds at first: the model's bigram, or nothing.
+      start: what the table holds at first, see `STARTS`.
       shared: one table for all lanes and requests; otherwise one a lane, renewed with every request.
       updates: which verified nodes rewrite it: all, or those on the accepted path.
     """
@@ -59,11 +60,10 @@ class TokenRecycling(OneWidth):
         vocabulary = language_model.config.vocabulary
         if self.branches > vocabulary:
             raise ValueError(f"branches={self.branches} is above the model's vocabulary of {vocabulary} ids; lower it")
-        if self.start == "empty":
+        prefix = STARTS[self.start]
+        if prefix is None:
             return jnp.full((vocabulary, self.branches), -1, jnp.int32)
-        from jaxspec.drafters.model_tables import model_bigram  # reads the whole model, which an empty start need not
-
-        return model_bigram(language_model, self.branches)
+        return model_bigram(language_model, self.branches, prefix_ids(language_model, prefix))
 
     def init(self, params: jax.Array, context: Context) -> jax.Array:
         if self.shared:
@@ -158,7 +158,7 @@ def token_recycling(
       nodes: size of the tree, the likeliest paths by `likeliest_template`.
       template: another tree: paths of ranks from the root, in any order, each with the path above it.
       start: `bigram` begins with the model's own successors of single tokens, which takes one pass over the
-        vocabulary the first time; `empty` with nothing.
+        vocabulary the first time; `newline` with those behind a line break, see `model_bigram`; `empty` with nothing.
       shared: all lanes and requests learn in one table, so that drafts, though never texts, depend on what else is
         decoded; otherwise every request starts anew.
       updates: `all` verified nodes teach, or only those of the accepted `path`.

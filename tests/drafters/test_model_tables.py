@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from small_transformer import small_transformer
 
+import jaxspec
 from jaxspec.drafters import model_tables
 from jaxspec.models.cache import init_cache
 from jaxspec.models.model_fn import chain_block
@@ -18,7 +19,7 @@ def logits_after(lm, ids: list[int]) -> np.ndarray:
     return np.asarray(lm.model(lm.params, chain_block(np.array([ids], np.int32)), cache).logits[0, -1])
 
 
-@pytest.mark.parametrize("prefix", [(), (3,)])
+@pytest.mark.parametrize("prefix", [(), (3,), (5, 2)])
 def test_successors_are_the_models_best(tmp_path, prefix) -> None:
     lm = small_transformer()
     table = np.asarray(model_tables.model_bigram(lm, 4, prefix, folder=tmp_path))
@@ -124,3 +125,14 @@ def test_the_extended_bigram_equals_rows_followed_one_by_one(width: int) -> None
     rows = table.rows(jnp.arange(vocabulary, dtype=jnp.int32))
     np.testing.assert_array_equal(rows, naive)
     np.testing.assert_array_equal(table.chain, naive[:, 0])
+
+
+def test_a_line_break_is_a_prefix_for_models_with_a_tokenizer(tiny_model_folder) -> None:
+    lm = jaxspec.load(tiny_model_folder)
+    assert lm.tokenizer is not None
+    assert model_tables.prefix_ids(lm, "newline") == tuple(lm.tokenizer.encode("\n", add_special=False)) != ()
+    assert model_tables.prefix_ids(lm, "none") == ()
+    with pytest.raises(ValueError, match='prefix="newline" needs a tokenizer, which small lacks'):
+        model_tables.prefix_ids(small_transformer(), "newline")
+    with pytest.raises(ValueError, match="prefix='tab' is not one of none, bos, newline"):
+        model_tables.prefix_ids(lm, "tab")

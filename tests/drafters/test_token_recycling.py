@@ -197,7 +197,7 @@ def test_the_start_stays_as_prepared() -> None:
     [
         ({"branches": 0}, "branches=0 is below 1"),
         ({"nodes": 0}, "nodes=0 is below 1"),
-        ({"start": "zeros"}, "start='zeros' is not one of bigram, empty"),
+        ({"start": "zeros"}, "start='zeros' is not one of bigram, newline, empty"),
         ({"updates": "none"}, "updates='none' is not one of all, path"),
         ({"template": ()}, "template is empty"),
         ({"template": ((0,), (0, 0, 0))}, r"\(0, 0, 0\) has no parent \(0, 0\)"),
