@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PRINTED = {"04_arbitrage": "half the target's gain at", "05_a1": "chunks handed over"}  # the others: tokens "a call"
-SLOW = ("04_arbitrage", "05_a1")
+SLOW = ("03_train_a_cllm", "04_arbitrage", "05_a1")
 RUNS = [pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else []) for path in NOTEBOOKS]
 
 

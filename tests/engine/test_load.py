@@ -33,7 +33,7 @@ def logits(lm: jaxspec.LanguageModel) -> np.ndarray:
     return np.asarray(jax.jit(lm.model)(lm.params, chain_block(ids[:, 4:]), cache).logits)
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_model_split_over_devices_says_the_same(tiny_model_folder, devices: int) -> None:
     whole, split = loaded(tiny_model_folder), loaded(tiny_model_folder, devices)
     kernels = [leaf for leaf in jax.tree.leaves(split.params) if leaf.ndim == 2]

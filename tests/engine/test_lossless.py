@@ -60,7 +60,8 @@ class Noise(Stateless):
         return draft._replace(ids=ids, parent=parent, depth=depth[:, 1:], valid=valid, source=parent % 2), state
 
 
-CORE = ("context_ngram", "oracle", "noise", "mix")
+CORE = ("context_ngram", "mix")
+VARIANTS = ("long", "padding", "ngrammys rows", "draft_model tree")  # of drafters that stand there too
 DRAFTERS = {
     "context_ngram": drafters.context_ngram(width=5),
     "long": drafters.context_ngram(width=9, query=1),
@@ -104,10 +105,10 @@ def test_plain_decoding_is_the_models_own_continuation() -> None:
 
 
 def cases(few: object, *more: object) -> list:
-    """Every drafter with `few`, and `CORE` ones with more; the rest of all combinations is slow."""
+    """Every drafter with `few`, and `CORE` ones with more; variants and the rest of all combinations are slow."""
     listed = []
     for name in DRAFTERS:
-        listed.append(pytest.param(name, few))
+        listed.append(pytest.param(name, few, marks=[pytest.mark.slow] if name in VARIANTS else []))
         marks = [] if name in CORE else [pytest.mark.slow]
         listed += [pytest.param(name, value, marks=marks) for value in more]
     return listed

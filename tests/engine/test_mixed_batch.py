@@ -24,6 +24,7 @@ SETTINGS = {
     "max_draft": [0, None, 2, 1, 0, None],
     "max_new_tokens": [20, 7, 15, 20, 1, 18],
 }
+FAST = ("context_ngram", "draft_model")
 DRAFTERS = {
     "context_ngram": drafters.context_ngram(width=5),
     "token_recycling": drafters.token_recycling(branches=3, nodes=12, start="empty"),
@@ -37,7 +38,10 @@ def with_companion(index: int) -> dict:
     return {setting: [values[index], values[1]] for setting, values in SETTINGS.items()}
 
 
-@pytest.mark.parametrize("name", DRAFTERS)
+@pytest.mark.parametrize(
+    "name",
+    ["context_ngram", "draft_model", *(pytest.param(n, marks=pytest.mark.slow) for n in ("token_recycling", "jacobi"))],
+)
 def test_every_request_equals_its_own_run(name: str) -> None:
     lm, shape = toy_model(0), {"lanes": 2, "cache": 128}
     together = jaxspec.generate(lm, PROMPTS, drafter=DRAFTERS[name], **shape, **SETTINGS)
@@ -49,7 +53,7 @@ def test_every_request_equals_its_own_run(name: str) -> None:
         assert together.statistics.per_prompt[index].drafted == 0 or SETTINGS["max_draft"][index] != 0
 
 
-@pytest.mark.parametrize("name", ["context_ngram", "draft_model"])
+@pytest.mark.parametrize("name", ["context_ngram", pytest.param("draft_model", marks=pytest.mark.slow)])
 def test_drafts_are_as_long_as_a_request_allows(name: str) -> None:
     settings = {"max_new_tokens": 40, "max_draft": [0, 1, 2, None]}
     found = jaxspec.generate(toy_model(0), [[1, 2, 1, 2]] * 4, drafter=DRAFTERS[name], **settings)
