@@ -74,6 +74,11 @@ class Rows:
         """Whether every lane has its row, so that nothing needs to be gathered."""
         return self.index.shape[0] == self.lanes
 
+    @property
+    def took_part(self) -> jax.Array:
+        """(B,) bool lanes the pass works for."""
+        return self.spread(self.chosen)
+
     def take(self, values: Any) -> Any:
         """Leaf by leaf, the rows of `values` (B, ...)."""
         return values if self.everyone else jax.tree.map(lambda leaf: leaf[self.index], values)
@@ -88,8 +93,7 @@ class Rows:
 
     def put(self, values: Any, before: Any) -> Any:
         """Leaf by leaf, `before` (B, ...) with the `values` (b, ...) of the rows the pass worked for."""
-        mask = jnp.zeros((self.lanes,), bool).at[self.index].set(self.chosen)
-        return choose(mask, self.spread(values), before)
+        return choose(self.took_part, self.spread(values), before)
 
 
 def rows_of_pass(wanting: jax.Array, places: int) -> Rows:
@@ -112,8 +116,7 @@ def write(
 ) -> Written:
     """One pass of `model` for the first lanes of `wanting` (B,), as many as it has places."""
     rows = rows_of_pass(wanting, model.lanes)
-    took_part = jnp.zeros_like(wanting).at[rows.index].set(rows.chosen)
-    context = context_of(state, took_part, inputs, model_inputs)
+    context = context_of(state, rows.took_part, inputs, model_inputs)
     draft, drafter_state = model.drafter.propose(model_inputs.drafter_params, writer.drafter, context)
     of_rows = rows.take(context._replace(banned=None, step_seconds=None))
     of_rows = of_rows._replace(banned=context.banned, step_seconds=context.step_seconds)
@@ -136,7 +139,7 @@ def write(
         writer=Writer(cache, drafter_state),
         ended=rows.spread(kept.ended),
         count=rows.spread(kept.count),
-        took_part=took_part,
+        took_part=rows.took_part,
     )
 
 

@@ -53,6 +53,16 @@ def test_every_request_equals_its_own_run(name: str) -> None:
         assert together.statistics.per_prompt[index].drafted == 0 or SETTINGS["max_draft"][index] != 0
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_single_run_compiled_for_itself_says_the_same(index: int) -> None:
+    together = jaxspec.generate(
+        toy_model(0), PROMPTS, drafter=DRAFTERS["context_ngram"], lanes=2, cache=128, **SETTINGS
+    )
+    own = {setting: values[index] for setting, values in SETTINGS.items()}
+    alone = jaxspec.generate(toy_model(0), PROMPTS[index], drafter=DRAFTERS["context_ngram"], **own)
+    assert together.ids[index] == alone.ids[0]
+
+
 @pytest.mark.parametrize("name", ["context_ngram", pytest.param("draft_model", marks=pytest.mark.slow)])
 def test_drafts_are_as_long_as_a_request_allows(name: str) -> None:
     settings = {"max_new_tokens": 40, "max_draft": [0, 1, 2, None]}
