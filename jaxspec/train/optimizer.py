@@ -1,13 +1,20 @@
-"""AdamW with warm-up, cosine decay and clipping, as the trainer uses it."""
+"""AdamW or Muon with warm-up, cosine decay and clipping, as the trainer uses them."""
 
 import dataclasses
 import math
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers
 
 from jaxspec.models.model_fn import Params
+
+Algorithm = Literal["adamw", "muon"]
+
+# Table rows belong to one id each, so an update that mixes rows, as Muon's does, has no meaning there.
+TABLES = ("embedding", "head")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +28,8 @@ class OptimizerSettings:
       weight_decay: of matrices; norms and biases do not decay.
       beta1, beta2: of the running means of gradients and of their squares.
       clip: longest norm of a whole gradient; longer ones are scaled down.
+    algorithm: `adamw`; or `muon` for the layers' matrices, with AdamW of Nesterov momentum for everything else.
+      Muon's updates are scaled to the size of AdamW's; it bears higher rates.
     """
 
     learning_rate: float = 1e-3
@@ -30,6 +39,7 @@ class OptimizerSettings:
     beta1: float = 0.9
     beta2: float = 0.98
     clip: float = 1.0
+    algorithm: Algorithm = "adamw"
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "clip"):
@@ -40,6 +50,8 @@ class OptimizerSettings:
         for name in ("final_fraction", "beta1", "beta2"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not between 0 and 1")
+        if self.algorithm not in get_args(Algorithm):
+            raise ValueError(f"algorithm={self.algorithm!r} is unknown; choose one of {', '.join(get_args(Algorithm))}")
 
 
 def schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
@@ -56,19 +68,38 @@ def schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
     return rate
 
 
-def adamw(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
-    """Clipping, then AdamW (Loshchilov and Hutter, arXiv 1711.05101) along `schedule`."""
-    return optax.chain(
-        optax.clip_by_global_norm(settings.clip),
-        optax.adamw(
-            schedule(settings, steps),
-            b1=settings.beta1,
-            b2=settings.beta2,
-            weight_decay=settings.weight_decay,
-            mask=_matrices,
-        ),
+def build_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
+    """Clipping, then AdamW (Loshchilov and Hutter, arXiv 1711.05101) or Muon (Jordan et al., 2024; with the update
+    size of Liu et al., arXiv 2502.16982) along `schedule`."""
+    return optax.chain(optax.clip_by_global_norm(settings.clip), _descent(settings, schedule(settings, steps)))
+
+
+def _descent(settings: OptimizerSettings, rate: optax.Schedule) -> optax.GradientTransformation:
+    if settings.algorithm == "adamw":
+        return optax.adamw(
+            rate, b1=settings.beta1, b2=settings.beta2, weight_decay=settings.weight_decay, mask=_matrices
+        )
+    return optax.contrib.muon(
+        rate,
+        weight_decay=settings.weight_decay,
+        weight_decay_mask=_matrices,
+        adam_b1=settings.beta1,
+        adam_b2=settings.beta2,
+        adam_weight_decay=settings.weight_decay,
+        muon_weight_dimension_numbers=_within_layers,
+        consistent_rms=0.2,  # root mean square of AdamW's updates, as measured by Liu et al.
     )
 
 
 def _matrices(params: Params) -> Params:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _within_layers(params: Params) -> Params:
+    """What Muon updates: matrices other than the tables of ids."""
+
+    def numbers(path: jax.tree_util.KeyPath, leaf: jax.Array) -> MuonDimensionNumbers | None:
+        tables = any(getattr(key, "key", None) in TABLES for key in path)
+        return MuonDimensionNumbers() if leaf.ndim == 2 and not tables else None
+
+    return jax.tree_util.tree_map_with_path(numbers, params)

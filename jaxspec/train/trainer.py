@@ -21,7 +21,7 @@ import optax
 from jaxspec.models.model_fn import Params
 from jaxspec.train.checkpoints import checkpoint_steps, restore_checkpoint, save_checkpoint
 from jaxspec.train.metrics_log import MetricsLog
-from jaxspec.train.optimizer import OptimizerSettings, adamw, schedule
+from jaxspec.train.optimizer import OptimizerSettings, build_optimizer, schedule
 
 CHECKPOINTS, METRICS, SETTINGS = "checkpoints", "metrics.jsonl", "settings.json"
 
@@ -188,14 +188,14 @@ def train(
 def _begin(params: Params, settings: TrainSettings) -> TrainState:
     """The state before the first step, in buffers of its own."""
     params = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
-    optimizer = adamw(settings.optimizer, settings.steps).init(params)
+    optimizer = build_optimizer(settings.optimizer, settings.steps).init(params)
     key = jax.random.key_data(jax.random.key(settings.seed))
     return TrainState(params, optimizer, jnp.int32(0), key)
 
 
 def _build_update(objective: Objective, settings: TrainSettings, combine: Combine | None):
     """The compiled step: `(state, frozen, batch) -> (state, metrics)`; the state is donated."""
-    transform, rate = adamw(settings.optimizer, settings.steps), schedule(settings.optimizer, settings.steps)
+    transform, rate = build_optimizer(settings.optimizer, settings.steps), schedule(settings.optimizer, settings.steps)
 
     def loss(params: Params, frozen: Params, batch: Any, key: jax.Array):
         value, metrics = objective(params if combine is None else combine(params, frozen), batch, key)

@@ -1,7 +1,9 @@
 """The training loop on a problem with a known answer: stops, resumes, refuses, and counts."""
 
+import dataclasses
 import os
 import signal
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import pytest
 
 from jaxspec.train.checkpoints import checkpoint_steps
 from jaxspec.train.metrics_log import read_metrics
-from jaxspec.train.optimizer import OptimizerSettings, adamw, schedule
+from jaxspec.train.optimizer import Algorithm, OptimizerSettings, build_optimizer, schedule
 from jaxspec.train.trainer import DivergedError, TrainSettings, train
 
 OPTIMIZER = OptimizerSettings(learning_rate=0.05, warmup=2)
@@ -63,9 +65,11 @@ def test_it_finds_the_answer(tmp_path) -> None:
     assert len(losses) == 300 and losses[-1] < 0.01 * losses[0]
 
 
-def test_a_step_is_optax(tmp_path) -> None:
-    result = train(start(), objective, Points(), settings(2), tmp_path)
-    transform, params = adamw(OPTIMIZER, 2), start()
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
+def test_a_step_is_optax(algorithm, tmp_path) -> None:
+    chosen = dataclasses.replace(OPTIMIZER, algorithm=algorithm)
+    result = train(start(), objective, Points(), settings(2, optimizer=chosen), tmp_path)
+    transform, params = build_optimizer(chosen, 2), start()
     state = transform.init(params)
     for step in range(2):
         key = jax.random.fold_in(jax.random.key(0), step)
@@ -200,6 +204,8 @@ def test_settings_are_checked(tmp_path) -> None:
     for name, value in {"learning_rate": 0.0, "clip": -1.0, "warmup": -1, "beta1": 1.5}.items():
         with pytest.raises(ValueError, match=f"{name}={value}"):
             OptimizerSettings(**{name: value})
+    with pytest.raises(ValueError, match="algorithm='adagrad' is unknown; choose one of adamw, muon"):
+        OptimizerSettings(algorithm="adagrad")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="accumulate=3 does not divide a batch array of shape \\(8, 2\\)"):
         train(start(), objective, Points(), settings(accumulate=3), tmp_path)
 
@@ -213,8 +219,29 @@ def test_the_rate_rises_and_falls() -> None:
 
 
 def test_vectors_do_not_decay() -> None:
-    transform = adamw(OptimizerSettings(learning_rate=0.1, warmup=0, weight_decay=0.5), 10)
+    transform = build_optimizer(OptimizerSettings(learning_rate=0.1, warmup=0, weight_decay=0.5), 10)
     params = {"matrix": jnp.ones((2, 2)), "vector": jnp.ones((2,))}
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = transform.update(jax.tree.map(jnp.zeros_like, params), transform.init(params), params)
     assert np.all(np.asarray(updates["matrix"]) < 0) and not np.any(np.asarray(updates["vector"]))
+
+
+def test_muon_turns_a_matrix_and_leaves_tables_to_adamw() -> None:
+    changes = {"learning_rate": 0.1, "warmup": 0, "weight_decay": 0.0, "clip": 1e9}
+    params = {"layer_0": {"kernel": jnp.zeros((6, 6))}, "head": {"kernel": jnp.zeros((6, 6))}, "scale": jnp.zeros(6)}
+    grads = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(leaf.ndim), leaf.shape), params)
+
+    def updates(algorithm: Algorithm) -> dict:
+        transform = build_optimizer(OptimizerSettings(algorithm=algorithm, **changes), 10)
+        with jax.numpy_dtype_promotion("standard"):
+            return transform.update(grads, transform.init(params), params)[0]
+
+    muon, adamw = updates("muon"), updates("adamw")
+    for name in ("head", "scale"):  # the first step of Adam is a sign, with Nesterov momentum a longer one
+        for one, other in zip(jax.tree.leaves(muon[name]), jax.tree.leaves(adamw[name]), strict=True):
+            ratio = np.asarray(one / other)
+            np.testing.assert_allclose(ratio, ratio.flat[0], rtol=1e-3)
+    lengths = np.linalg.svd(np.asarray(muon["layer_0"]["kernel"]), compute_uv=False)
+    assert lengths.max() < 2 * lengths.min()  # every direction moves about as far
+    own = np.linalg.svd(np.asarray(grads["layer_0"]["kernel"]), compute_uv=False)
+    assert own.max() > 2 * own.min()
