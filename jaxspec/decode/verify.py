@@ -101,6 +101,8 @@ def _verify(
     )
 
     def along_path(entries: jax.Array) -> jax.Array:
+        if drafter.is_chain:  # the path is the block's beginning
+            return jnp.pad(entries, ((0, 0), (0, 0), (0, drafter.depth - nodes), (0, 0)))
         return jnp.take_along_axis(entries, verdict.path[:, None, :, None], axis=2)
 
     keys, values = tuple(map(along_path, output.keys)), tuple(map(along_path, output.values))

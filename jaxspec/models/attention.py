@@ -141,7 +141,9 @@ def _over_prefix(running, merged, cached_keys, cached_values, visibility, end, w
         seen = _per_group(visible, merged)
         scores = jnp.where(seen, _scores(merged, k), MASKED)
         top = jnp.maximum(running.top, jnp.max(scores, axis=-1, keepdims=True))
-        weights = jnp.where(seen, jnp.exp(scores - top), 0.0)
+        # Of a masked score this is exactly 0, or 1 where a query has seen nothing so far; then the next key it does
+        # see, itself at the latest, fades that to exactly 0.
+        weights = jnp.exp(scores - top)
         fade = jnp.exp(running.top - top)
         # Whatever lies beyond the prefix, even NaN, must not reach the sum: 0 * NaN is NaN.
         v = jnp.where((slot < jnp.max(end, axis=1, keepdims=True))[:, None, :, None], v, 0)
