@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
+# Test programs are small and run for moments: compiling them well would take a third of the suite's time. `make
+# test-slow` compiles as users do.
+QUICK_COMPILE ?= --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 DEMO_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -27,7 +30,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/jaxspec demo $(DEMO_ARGS)
 
 test: lint
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILE)" $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -q -m slow $(PYTEST_ARGS)
