@@ -134,7 +134,6 @@ def replayed(config: ArbitrageBenchmark, models: arbitrage_demo.Models) -> tuple
         lanes=32,
     )
     outcomes = outcomes_of(traces)
-    examples = router_examples(traces)
     kinds = {
         "rsd": ("reward", models.reward),
         "arbitrage": (getattr(models.router.score, "expects", ""), models.router),
@@ -145,6 +144,8 @@ def replayed(config: ArbitrageBenchmark, models: arbitrage_demo.Models) -> tuple
         "oracle": outcomes.draft_right.astype(float) - outcomes.target_right,
     }
     for name, (kind, scoring) in kinds.items():
+        annotation = scoring.model.config.vocabulary - models.target.config.vocabulary
+        examples = router_examples(traces, annotation)
         said = predict(scoring.model.params, scoring.model.config, HeadSettings(kind), examples)
         scores[name] = said if kind == "reward" else -said
     rows = [

@@ -157,6 +157,7 @@ def build_step_job(
         draft=Model(draft.model, bind(token_drafters[0], binding), lanes),
         target=Model(target.model, bind(token_drafters[1], binding), target_lanes),
         scorer_fn=None if scorer is None else scorer.model,
+        annotation=0 if scorer is None else scorer.config.vocabulary - target.config.vocabulary,
         policy=policy,
         acceptance=acceptance,
         flags=flags,
@@ -239,7 +240,14 @@ def _check_scorer(policy: Policy, target: LanguageModel, scorer: LanguageModel |
         )
     if isinstance(head, RewardModel | AdvantageRouter):
         head.check_outputs(scorer.config.outputs)
+    if is_annotated(scorer, target):
+        scorer = dataclasses.replace(scorer, config=target.config)  # its first half is the target's vocabulary
     check_same_vocabulary(target, scorer, "scorer")
+
+
+def is_annotated(scorer: LanguageModel, target: LanguageModel) -> bool:
+    """Whether a scoring model reads, by ids of their own, which steps the target wrote; see `steps.history`."""
+    return scorer.config.vocabulary == 2 * target.config.vocabulary
 
 
 def check_same_vocabulary(target: LanguageModel, other: LanguageModel, role: str = "draft") -> None:

@@ -209,10 +209,10 @@ def _score_by_reading(
     program: StepProgram, inputs: StepInputs, scorer: ReadingScorer, state: StepLoopState, scoring: jax.Array
 ) -> StepLoopState:
     by_target = scorer.reads == "target"
-    model_fn, params = program.target.model_fn, inputs.target.params
+    model_fn, params, annotation = program.target.model_fn, inputs.target.params, 0
     if not by_target:
         assert program.scorer_fn is not None
-        model_fn, params = program.scorer_fn, inputs.scorer_params
+        model_fn, params, annotation = program.scorer_fn, inputs.scorer_params, program.annotation
     place = TARGET if by_target else SCORER
 
     def cache_of(state: StepLoopState) -> Any:
@@ -228,14 +228,14 @@ def _score_by_reading(
     last = jnp.where(scoring, scorer.last(state.lanes.written), 0)
 
     def catch_up(state: StepLoopState) -> StepLoopState:
-        done = read(program, model_fn, params, cache_of(state), state, first)
+        done = read(program, model_fn, params, cache_of(state), state, first, annotation=annotation)
         return counted(with_cache(state, done.cache), done.count)
 
     state = when(jnp.any(cache_of(state).length < first), catch_up, state)
     goal = jnp.where(cache_of(state).length >= first, last, 0)
 
     def listen(state: StepLoopState) -> StepLoopState:
-        done = read(program, model_fn, params, cache_of(state), state, goal, scorer)
+        done = read(program, model_fn, params, cache_of(state), state, goal, scorer, annotation)
         lanes = state.lanes._replace(partial=state.lanes.partial + done.contribution)
         return counted(with_cache(state, done.cache)._replace(lanes=lanes), done.count)
 

@@ -39,6 +39,7 @@ class StepProgram:
     Attributes:
       draft, target: the models that write.
       scorer_fn: a scoring model's network, or None.
+      annotation: what it reads added to the ids of steps that the target wrote; 0 if it reads all alike.
       policy: who writes what.
       acceptance, flags: of token drafts, as in the token loop.
       read_width: tokens a reading pass.
@@ -54,6 +55,7 @@ class StepProgram:
     draft: Model
     target: Model
     scorer_fn: ModelFn | None
+    annotation: int
     policy: Policy
     acceptance: Acceptance
     flags: SamplingFlags

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxspec.decode.prefill import read_blocks
 from jaxspec.models.cache import KVCache
 from jaxspec.models.model_fn import ModelFn, Params
+from jaxspec.steps.history import written_by_target
 from jaxspec.steps.program import StepProgram
 from jaxspec.steps.state import StepLoopState, row_of, start_of
 from jaxspec.steps.types import ReadingScorer
@@ -36,6 +37,7 @@ def read(
     state: StepLoopState,
     goal: jax.Array,
     scorer: ReadingScorer | None = None,
+    annotation: int = 0,
 ) -> Read:
     """One pass for the first lanes whose cache ends before `goal` (B,) int32, as many as a pass takes.
 
@@ -44,6 +46,7 @@ def read(
       model_fn, params, cache: the model that reads.
       goal: (B,) int32 tokens the cache is to hold; lanes at or beyond it are left alone.
       scorer: reads the model's outputs, if they are wanted.
+      annotation: added to the ids of what the target wrote; see `history`.
     """
     lanes = goal.shape[0]
     unread = jnp.maximum(goal - cache.length, 0)
@@ -58,6 +61,8 @@ def read(
     tokens = state.problems.tokens[row]
     last = tokens.shape[1] - 1
     ids = jnp.take_along_axis(tokens, jnp.minimum(position, last), axis=1)
+    if annotation:
+        ids = jnp.where(written_by_target(state, index, position), ids + annotation, ids)
     ids = jnp.where(position < goal[index][:, None], ids, 0)
     reading = read_blocks(model_fn, params, ids, index, unread[index], cache, with_logits=scorer is not None)
     contribution = jnp.zeros((lanes,), jnp.float32)

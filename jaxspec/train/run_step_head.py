@@ -109,7 +109,8 @@ def run_step_head(
     draft, target = load(config.draft, dtype="float32"), load(config.target, dtype="float32")
     traces = pair_traces(config, draft, target)
     settings, seed = config.head, config.training.seed
-    examples = reward_examples(traces) if settings.kind == "reward" else router_examples(traces)
+    annotation = target.config.vocabulary if settings.annotate else 0
+    examples = reward_examples(traces) if settings.kind == "reward" else router_examples(traces, annotation)
     training, held_out = split(examples, config.held_out)
     edges = tuple(float(edge) for edge in gain_classes(np.asarray(training.value), settings.classes))
     if settings.balance:
@@ -134,7 +135,7 @@ def run_step_head(
     if result.stopped is not None:
         return RunReport(None, count, result.step, seconds, quality, result.stopped)
     save_model(folder / MODEL, scoring, result.params, target.tokenizer)
-    of_draft = predict(result.params, scoring, settings, split(router_examples(traces), config.held_out)[1])
+    of_draft = predict(result.params, scoring, settings, split(router_examples(traces, annotation), config.held_out)[1])
     scores = of_draft if settings.kind == "reward" else -of_draft
     describe_scoring(folder / MODEL, settings.kind, draft, target, scores)
     what = "reward model: the probability that a step is right"

@@ -49,18 +49,22 @@ class HeadSettings:
     Attributes:
       kind: one of `KINDS`.
       classes: K, even, of `classes` and `ordinal`: half of them of steps that gain.
+      annotate: show the router which steps of the text the target wrote; see `jaxspec.steps.history`.
       balance: leave out examples of the more frequent label, drawn at random, until both are as many.
     """
 
     kind: str = "binary"
     classes: int = 4
     balance: bool = True
+    annotate: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} is not one of {', '.join(KINDS)}")
         if self.classes < 2 or self.classes % 2:
             raise ValueError(f"classes={self.classes} is not an even number of at least 2")
+        if self.annotate and self.kind == "reward":
+            raise ValueError("annotate=True is for routers: a reward model must not care who wrote a step")
 
     @property
     def outputs(self) -> int:
@@ -80,9 +84,19 @@ def reward_examples(traces: StepTraces) -> HeadExamples:
     return HeadExamples(*(np.concatenate(pair) for pair in zip(of_draft, take(of_target, differs), strict=True)))
 
 
-def router_examples(traces: StepTraces) -> HeadExamples:
-    """Every step of the draft with what the target's would have gained."""
-    return _examples(traces, traces.draft, traces.draft_length, traces.advantage)
+def router_examples(traces: StepTraces, annotation: int = 0) -> HeadExamples:
+    """Every step of the draft with what the target's would have gained.
+
+    Args:
+      traces: of the pair.
+      annotation: added to the ids of what the target wrote before the step; see `jaxspec.steps.history`.
+    """
+    examples = _examples(traces, traces.draft, traces.draft_length, traces.advantage)
+    if not annotation:
+        return examples
+    before = np.arange(examples.ids.shape[1]) < traces.start[:, None]
+    by_target = _by_target(traces, examples.ids.shape[1])[traces.problem]
+    return examples._replace(ids=np.where(before & by_target, examples.ids + annotation, examples.ids))
 
 
 def split(examples: HeadExamples, held_out: int) -> tuple[HeadExamples, HeadExamples]:
@@ -200,13 +214,23 @@ def predict(params: Params, config: ModelConfig, settings: HeadSettings, example
 
 def scoring_config(backbone: ModelConfig, settings: HeadSettings) -> ModelConfig:
     """The scoring model on a language model's backbone."""
-    return dataclasses.replace(backbone, tied=False, final_softcap=None, outputs=settings.outputs)
+    vocabulary = backbone.vocabulary * (2 if settings.annotate else 1)
+    return dataclasses.replace(
+        backbone, vocabulary=vocabulary, tied=False, final_softcap=None, outputs=settings.outputs
+    )
 
 
 def init_from(backbone: ModelConfig, params: Params, settings: HeadSettings, seed: int) -> Params:
-    """Parameters of `scoring_config`: the language model's own below a fresh head."""
+    """Parameters of `scoring_config`: the language model's own below a fresh head.
+
+    An annotated model begins with one meaning for both ids of a token.
+    """
     fresh = init_params(scoring_config(backbone, settings), jax.random.key(seed))
-    return {name: fresh["head"] if name == "head" else params[name] for name in fresh}
+    initial = {name: fresh["head"] if name == "head" else params[name] for name in fresh}
+    if settings.annotate:
+        kernel = initial["embedding"]["kernel"]
+        initial["embedding"] = {"kernel": jnp.concatenate([kernel, kernel], axis=1)}
+    return initial
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -234,6 +258,16 @@ def _examples(traces: StepTraces, steps: np.ndarray, length: np.ndarray, value: 
     ids = np.where(inside < 0, context, np.where(inside < length[:, None], of_step, 0))
     end = (traces.start + length - 1).astype(np.int32)
     return HeadExamples(ids.astype(np.int32), end, np.asarray(value, np.float32), traces.problem)
+
+
+def _by_target(traces: StepTraces, tokens: int) -> np.ndarray:
+    """(P, tokens) bool whether the target wrote each token that was kept."""
+    length = np.where(traces.by_target, traces.target_length, traces.draft_length)
+    place = np.arange(tokens)
+    inside = (place >= traces.start[:, None]) & (place < (traces.start + length)[:, None]) & traces.by_target[:, None]
+    found = np.zeros((len(traces.tokens), tokens), bool)
+    np.logical_or.at(found, traces.problem, inside)
+    return found
 
 
 def _binary(logit: jax.Array, target: jax.Array) -> jax.Array:

@@ -75,6 +75,29 @@ def test_examples_are_the_step_behind_its_context() -> None:
         split(router, 2)
 
 
+def test_annotated_examples_show_which_steps_before_the_target_wrote() -> None:
+    follow_up = TRACES._replace(
+        problem=np.array([0, 0, 0], np.int32), start=np.array([2, 3, 5], np.int32), tokens=TRACES.tokens[:1]
+    )
+    assert router_examples(follow_up, 50).ids.tolist() == [
+        [9, 8, 3, 0, 0, 0, 0],
+        [9, 8, 3, 2, 0, 0, 0],  # the draft wrote both
+        [9, 8, 3, 54, 55, 7, 6],  # behind a step that the target wrote
+    ]
+    with pytest.raises(ValueError, match="annotate=True is for routers"):
+        HeadSettings("reward", annotate=True)
+
+
+def test_an_annotated_router_begins_with_one_meaning_for_both_ids() -> None:
+    settings = HeadSettings("binary", annotate=True)
+    config = scoring_config(CONFIG, settings)
+    assert config.vocabulary == 2 * CONFIG.vocabulary
+    params = init_from(CONFIG, init_params(CONFIG, jax.random.key(0)), settings, 0)
+    batch = rule(4)
+    shown = batch._replace(ids=batch.ids + CONFIG.vocabulary)
+    np.testing.assert_array_equal(step_outputs(params, config, batch), step_outputs(params, config, shown))
+
+
 def test_balance_keeps_the_rarer_label_whole() -> None:
     positive = np.random.default_rng(0).random(200) < 0.2
     chosen = balanced(positive, seed=1)
