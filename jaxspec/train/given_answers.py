@@ -62,8 +62,6 @@ class GivenAnswerBatches:
             vocabulary=self.vocabulary,
             source=self.source,
             random=random,
+            known_first=True,
         )
-        begin = prompt_length[:, None] + np.arange(self.blocks, dtype=np.int32) * self.block
-        first = np.take_along_axis(ids, np.minimum(begin, self.tokens - 1), axis=1)
-        noisy[:, :, 0] = np.where(begin < length[:, None], first, noisy[:, :, 0])
         return ConsistencyBatch(ids, prompt_length, length, noisy[:, None])

@@ -6,6 +6,7 @@ Measured by decoding: plainly, and by Jacobi iteration on blocks and on a rollin
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from jaxspec.drafters.initial_tokens import Initial
 from jaxspec.drafters.jacobi import jacobi
 from jaxspec.engine.generate import generate
 from jaxspec.models.language_model import LanguageModel
@@ -36,6 +37,7 @@ def jacobi_quality(
     *,
     sizes: Sequence[int] = (16,),
     modes: Sequence[str] = ("block", "rolling"),
+    initial: Initial = "prompt",
     max_new_tokens: int = 128,
     lanes: int | None = None,
 ) -> list[JacobiQuality]:
@@ -47,6 +49,7 @@ def jacobi_quality(
       is_right: from a prompt's index and a text to whether it answers it.
       sizes: n, tokens iterated on at once.
       modes: of `drafters.jacobi`.
+      initial: its `init`.
       max_new_tokens: of every answer.
       lanes: answers at once; None chooses.
 
@@ -59,7 +62,7 @@ def jacobi_quality(
     found = [JacobiQuality("plain", 1, plain.statistics.tokens_per_call, right, True)]
     for n in sizes:
         for mode in modes:
-            out = generate(lm, list(prompts), drafter=jacobi(n, mode), **settings)  # type: ignore[arg-type]
+            out = generate(lm, list(prompts), drafter=jacobi(n, mode, initial), **settings)  # type: ignore[arg-type]
             identical = out.ids == plain.ids
             if not identical:
                 right = sum(is_right(index, text) for index, text in enumerate(out.texts)) / len(prompts)

@@ -18,6 +18,7 @@ def random_blocks(
     vocabulary: int,
     source: str,
     random: np.random.Generator,
+    known_first: bool = False,
 ) -> np.ndarray:
     """(B, T, n) int32 random tokens, `FILL` behind the end of an answer.
 
@@ -29,6 +30,8 @@ def random_blocks(
       source: `prompt` draws from the text before the block, `vocabulary` from all ids, `repeat` repeats the token
         before the block.
       random: source of the draws.
+      known_first: blocks begin with the right token, as in decoding, which knows it from the pass before; that is
+        then the token to `repeat`.
     """
     tokens, length = np.asarray(tokens, np.int32), np.asarray(length)
     begin = np.asarray(prompt_length)[:, None] + np.arange(blocks) * block
@@ -38,8 +41,11 @@ def random_blocks(
     if source == "vocabulary":
         drawn = np.floor(uniform * vocabulary).astype(np.int32)
     elif source == "repeat":
-        drawn = np.broadcast_to(tokens[lane, begin - 1], uniform.shape).copy()
+        last = np.minimum(begin, tokens.shape[1] - 1) if known_first else begin - 1
+        drawn = np.broadcast_to(tokens[lane, last], uniform.shape).copy()
     else:
         drawn = tokens[lane, np.floor(uniform * begin).astype(np.int64)]
+    if known_first:
+        drawn[:, :, :1] = tokens[lane, np.minimum(begin, tokens.shape[1] - 1)]
     inside = begin + np.arange(block) < length[:, None, None]
     return np.where(inside, drawn, FILL)

@@ -7,11 +7,12 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import numpy as np
 
+from jaxspec.drafters.initial_tokens import Initial
 from jaxspec.engine.load import load
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import Params
@@ -94,6 +95,12 @@ class ConsistencyConfig:
                 f"answers='given' has no trajectories for states.kind={self.states.kind!r} and "
                 f"loss.teacher={self.loss.teacher!r}; set them to initial and global"
             )
+
+    @property
+    def initial(self) -> Initial:
+        """What stands where the model has not guessed yet, in training and when it is measured."""
+        initial = self.states.random_source if self.answers == "given" else self.collection.initial
+        return cast(Initial, initial)
 
 
 class ConsistencyReport(NamedTuple):
@@ -248,6 +255,7 @@ def _quality(lm: LanguageModel, config: ConsistencyConfig, examples: Sequence[tu
         [prompt for prompt, _ in examples],
         lambda index, text: grade(examples[index][1], text),
         sizes=config.sizes,
+        initial=config.initial,
         max_new_tokens=config.max_new_tokens,
     )
 

@@ -97,9 +97,8 @@ class TrajectoryBatches:
                 vocabulary=self.vocabulary,
                 source=self.choice.random_source,
                 random=random,
+                known_first=self.choice.known_first,
             )
-            if self.choice.known_first:
-                fresh[:, :, 0] = states[:, :, -1, 0]
             replaced = random.random(count.shape) < self.choice.random_share
             noisy = np.where(replaced[..., None], fresh, noisy)
         streams = [noisy]

@@ -9,8 +9,11 @@ import yaml
 import jaxspec
 from jaxspec.cli import main
 from jaxspec.evaluate.train_command import read_train_config
+from jaxspec.train.on_policy import RoundSettings
 from jaxspec.train.run import LanguageModelConfig
 from jaxspec.train.run_consistency import ConsistencyConfig, run_consistency
+from jaxspec.train.trainer import TrainSettings
+from jaxspec.train.trajectory_batches import StateChoice
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -112,3 +115,17 @@ def test_unknown_kinds_are_refused(tmp_path) -> None:
         read_train_config(path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read_train_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(("answers", "initial"), [("given", "repeat"), ("own", "vocabulary")])
+def test_a_model_is_measured_from_the_tokens_it_was_trained_on(answers, initial) -> None:
+    config = ConsistencyConfig(
+        "text_to_sql",
+        "base",
+        "folder",
+        TrainSettings(1),
+        answers=answers,
+        collection=RoundSettings(initial="vocabulary"),
+        states=StateChoice(kind="initial", random_source="repeat"),
+    )
+    assert config.initial == initial
