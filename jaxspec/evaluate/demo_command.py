@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 import jaxspec
+from jaxspec.drafters.initial_tokens import Initial
 from jaxspec.drafters.spec import parse_drafter
 from jaxspec.evaluate import a1_demo, a1_plots, arbitrage_demo, demo_report, jacobi_demo
 from jaxspec.evaluate import demo as demonstration
@@ -81,6 +82,7 @@ def jacobi(
     prompts: Annotated[int, typer.Option(help="Generated from the seed.")] = 64,
     seed: Seed = 0,
     n: Annotated[int, typer.Option(help="Tokens iterated on at once.")] = 16,
+    initial: Annotated[Initial, typer.Option(help="What stands where the model has not guessed yet.")] = "repeat",
     rounds: Annotated[int, typer.Option(help="Timed runs of each prompt; medians are shown.")] = 1,
     plot: Annotated[Path | None, typer.Option(help="Write the picture to this PNG file, too.")] = None,
     as_json: Json = False,
@@ -95,16 +97,24 @@ def jacobi(
         models = {"base": jaxspec.load(base, dtype="float32"), "cllm": jaxspec.load(cllm, dtype="float32")}
     with _counting("decoding", 2 * prompts) as advance:
         rows = jacobi_demo.compare(
-            models["base"], models["cllm"], what, prompts=prompts, seed=seed, n=n, rounds=rounds, advance=advance
+            models["base"],
+            models["cllm"],
+            what,
+            prompts=prompts,
+            seed=seed,
+            n=n,
+            initial=initial,
+            rounds=rounds,
+            advance=advance,
         )
     if as_json:
-        _print_json({"rows": [row._asdict() for row in rows], "task": task, "seed": seed, "n": n})
+        _print_json({"rows": [row._asdict() for row in rows], "task": task, "seed": seed, "n": n, "initial": initial})
     else:
         screen = Console(highlight=False, soft_wrap=True)
         example = what.example(seed, 0, "held_out")[0]
         screen.print(f"[bold]prompt[/bold] {example}")
         for name, lm in models.items():
-            blocks = jacobi_demo.picture(lm, example, n, 3 * n)
+            blocks = jacobi_demo.picture(lm, example, n, 3 * n, initial)
             screen.print(f"\n[bold]{name}[/bold]")
             screen.print(jacobi_demo.terminal_picture(blocks))
             if plot is not None:

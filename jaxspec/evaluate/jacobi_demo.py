@@ -13,6 +13,7 @@ from rich.text import Text
 
 from jaxspec.decode.types import Drafter
 from jaxspec.drafters.autoregressive import autoregressive
+from jaxspec.drafters.initial_tokens import Initial
 from jaxspec.drafters.jacobi import jacobi
 from jaxspec.engine.generate import generate
 from jaxspec.engine.request import encode_prompts
@@ -53,6 +54,7 @@ def compare(
     prompts: int = 64,
     seed: int = 0,
     n: int = 16,
+    initial: Initial = "repeat",
     max_new_tokens: int = 128,
     rounds: int = 1,
     advance: Callable[[], None] = lambda: None,
@@ -65,6 +67,7 @@ def compare(
       prompts: how many.
       seed: of their generation.
       n: tokens iterated on at once.
+      initial: what a model that has not guessed yet is shown; see `drafters.jacobi`.
       max_new_tokens: of every answer.
       rounds: timed runs; the ratio is of medians.
       advance: called after every prompt of every model.
@@ -84,8 +87,11 @@ def compare(
             )
     examples = [task.example(seed, index, "held_out") for index in range(prompts)]
     contenders: list[tuple[LanguageModel, dict[str, Drafter]]] = [
-        (base, {"base": autoregressive(), "base_jacobi": jacobi(n)}),
-        (trained, {"": autoregressive(), "cllm": jacobi(n), "cllm_rolling": jacobi(n, "rolling")}),
+        (base, {"base": autoregressive(), "base_jacobi": jacobi(n, "block", initial)}),
+        (
+            trained,
+            {"": autoregressive(), "cllm": jacobi(n, "block", initial), "cllm_rolling": jacobi(n, "rolling", initial)},
+        ),
     ]
     rows = []
     for lm, drafters in contenders:
@@ -154,9 +160,11 @@ def kinds_of(iterates: np.ndarray) -> np.ndarray:
     return np.where((number == pi) & together, FAST_FORWARDED, kinds)
 
 
-def picture(lm: LanguageModel, prompt: str, n: int, max_new_tokens: int) -> list[tuple[list[list[str]], np.ndarray]]:
+def picture(
+    lm: LanguageModel, prompt: str, n: int, max_new_tokens: int, initial: Initial = "repeat"
+) -> list[tuple[list[list[str]], np.ndarray]]:
     """Every block of one answer: the texts of its iterates' tokens, and what each token is (T, n)."""
-    recorded = record(lm, prompt, n, max_new_tokens)
+    recorded = record(lm, prompt, n, max_new_tokens, init=initial)
     blocks = []
     for iterates in recorded.iterates[0][recorded.passes[0] > 0]:
         iterates = iterates[: np.argmax(np.all(iterates == iterates[-1], axis=1)) + 1]  # it repeats from there on
