@@ -19,12 +19,12 @@ from jaxspec.evaluate import arbitrage_demo
 from jaxspec.evaluate.config import read_config
 from jaxspec.evaluate.frontier import FrontierRun, difference, escalation_at, plot
 from jaxspec.evaluate.report import markdown_table, write_report
-from jaxspec.evaluate.step_replay import StepOutcomes, break_even, gain_over, replay_curve
+from jaxspec.evaluate.step_replay import break_even, gain_over, outcomes_of, replay_curve
 from jaxspec.steps.exact_score import exact_score
 from jaxspec.tasks.arithmetic import prompt_text
 from jaxspec.train.run_step_head import MAX_STEPS, NEW_TOKENS, step_segmentation
 from jaxspec.train.step_heads import HeadSettings, predict, router_examples
-from jaxspec.train.step_traces import StepTraces, collect_traces
+from jaxspec.train.step_traces import collect_traces
 
 REPLAYED = tuple(round(0.05 * index, 2) for index in range(0, 21))
 COSTS = ("escalation", "target_tokens", "seconds")
@@ -167,17 +167,6 @@ def replayed(config: ArbitrageBenchmark, models: arbitrage_demo.Models) -> tuple
         for rate in (0.1, 0.2, 0.3)
     }
     return rows, gains
-
-
-def outcomes_of(traces: StepTraces) -> StepOutcomes:
-    """What the exact scores say of both steps."""
-    return StepOutcomes(
-        draft_right=traces.draft_score > 0.5,
-        target_right=traces.target_score > 0.5,
-        draft_tokens=traces.draft_length,
-        target_tokens=traces.target_length,
-        problem=traces.problem,
-    )
 
 
 def main() -> None:

@@ -16,10 +16,9 @@ from typing import Any
 import jaxspec
 from jaxspec.evaluate.config import read_config, read_yaml
 from jaxspec.evaluate.report import write_report
-from jaxspec.evaluate.step_replay import StepOutcomes, replay_curve
+from jaxspec.evaluate.step_replay import StepOutcomes, outcomes_of, replay_curve
 from jaxspec.train.run_step_head import StepHeadConfig, pair_traces, run_step_head
 from jaxspec.train.step_heads import predict, router_examples, split
-from jaxspec.train.step_traces import StepTraces
 
 METRICS = ("accuracy on negative labels", "accuracy on positive labels", "Spearman", "AUC")
 
@@ -39,18 +38,6 @@ class StepHeadsBenchmark:
     rates: tuple[float, ...]
 
 
-def outcomes_of_held_out(traces: StepTraces, held_out: int) -> StepOutcomes:
-    """Both steps of the problems that are measured on."""
-    steps = traces.problem >= int(traces.problem.max()) + 1 - held_out
-    return StepOutcomes(
-        traces.draft_score[steps] > 0.5,
-        traces.target_score[steps] > 0.5,
-        traces.draft_length[steps],
-        traces.target_length[steps],
-        traces.problem[steps],
-    )
-
-
 def measure(config: StepHeadConfig, rates: tuple[float, ...]) -> dict[str, Any]:
     """Trains one variant and gives its row."""
     report = run_step_head(config)
@@ -61,7 +48,8 @@ def measure(config: StepHeadConfig, rates: tuple[float, ...]) -> dict[str, Any]:
     annotation = router.config.vocabulary - target.config.vocabulary
     held_out = split(router_examples(traces, annotation), config.held_out)[1]
     score = -predict(router.params, router.config, config.head, held_out)
-    outcomes = outcomes_of_held_out(traces, config.held_out)
+    steps = traces.problem >= int(traces.problem.max()) + 1 - config.held_out
+    outcomes = StepOutcomes(*(field[steps] for field in outcomes_of(traces)))
     points = replay_curve(outcomes, score, rates)
     return {
         **{name: report.quality[name] for name in METRICS},

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxspec.evaluate.intervals import Interval, clustered_proportion, paired_difference
+from jaxspec.train.step_traces import StepTraces
 
 
 class StepOutcomes(NamedTuple):
@@ -41,6 +42,17 @@ class ReplayPoint(NamedTuple):
     accuracy: Interval
     target_share: float
     wasted: float
+
+
+def outcomes_of(traces: StepTraces) -> StepOutcomes:
+    """What exact scores say of both steps of every context."""
+    return StepOutcomes(
+        draft_right=traces.draft_score > 0.5,
+        target_right=traces.target_score > 0.5,
+        draft_tokens=traces.draft_length,
+        target_tokens=traces.target_length,
+        problem=traces.problem,
+    )
 
 
 def escalations(score: np.ndarray, rate: float, seed: int = 0) -> np.ndarray:
