@@ -49,8 +49,8 @@ class HeadSettings:
     Attributes:
       kind: one of `KINDS`.
       classes: K, even, of `classes` and `ordinal`: half of them of steps that gain.
-      annotate: show the router which steps of the text the target wrote; see `jaxspec.steps.history`.
       balance: leave out examples of the more frequent label, drawn at random, until both are as many.
+      annotate: show the router which steps of the text the target wrote; see `jaxspec.steps.history`.
     """
 
     kind: str = "binary"
