@@ -1,6 +1,5 @@
 """`load`: from a name, folder, GGUF file or hub id to a model ready to decode."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ def load(
     *,
     dtype: str = "auto",
     quantize: str | None = None,
-    sharding: Callable[..., Any] | None = None,
+    sharding: Any = None,
     folder: str | Path = "checkpoints",
 ) -> LanguageModel:
     """Reads a model and its tokenizer.
@@ -29,8 +28,8 @@ def load(
       source: a known name (`smollm2-135m`), a Hugging Face folder, a `.gguf` file, or a hub id.
       dtype: `float32`, `bfloat16`, or `auto`: float32 on CPU, bfloat16 elsewhere.
       quantize: `int8` or `int4` kernels, or `int4:group=64`, see `jaxspec.quantize`; None leaves them in `dtype`.
-      sharding: from a parameter's path and shape to where it lives, `jaxspec.partition(mesh)` for one;
-        None for the default device.
+      sharding: from a parameter's path and shape to where it lives, `jaxspec.partition(mesh)` for one; or a device
+        or sharding for all of them; None for the default device.
       folder: where named models are kept.
 
     Raises:
@@ -46,7 +45,8 @@ def load(
     from jaxspec.weights.load import read_model  # tokenizers and file formats, which bare arrays do not need
 
     compute = DTYPES[dtype]
-    config, params, tokenizer = read_model(source, dtype=compute, sharding=sharding, folder=folder)
+    place = _placement(sharding)
+    config, params, tokenizer = read_model(source, dtype=compute, sharding=place, folder=folder)
     lm = LanguageModel(
         config=config,
         model=transformer_fn(config, compute),
@@ -57,3 +57,12 @@ def load(
         name=str(source),
     )
     return lm if quantize is None else quantized(lm, quantize)
+
+
+def _placement(sharding: Any) -> Any:
+    """From a parameter's path and shape to where it lives, also where all of them live in one place."""
+    if sharding is None or callable(sharding):
+        return sharding
+    whole = isinstance(sharding, jax.sharding.Sharding)
+    place = sharding if whole else jax.sharding.SingleDeviceSharding(sharding)
+    return lambda path, shape: place

@@ -3,7 +3,6 @@
 R rows, B lanes.
 """
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,16 +13,15 @@ import numpy as np
 
 from jaxspec.conformal.calibrator import checked_state
 from jaxspec.decode import sampling
-from jaxspec.decode.lanes import choose
 from jaxspec.decode.state import Status
 from jaxspec.decode.types import Drafter
 from jaxspec.engine.fresh_rows import fresh_rows
 from jaxspec.engine.request import Request, encode_prompts
 from jaxspec.engine.solution import Solution, Solved, solved_of, statistics_of
+from jaxspec.engine.step_engine import Engine, engine_of
 from jaxspec.engine.step_job import StepJob, build_step_job, step_settings
 from jaxspec.models.cache import init_cache
 from jaxspec.models.language_model import LanguageModel
-from jaxspec.steps.loop import run_slice
 from jaxspec.steps.segmentation import Segmentation
 from jaxspec.steps.state import (
     Problems,
@@ -73,13 +71,15 @@ def solve(
     cache: int | None = None,
     calibrator: Any = None,
     slice_ticks: int | None = None,
+    exchange_ticks: int = 1,
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[Usage], None] | None = None,
 ) -> Solution:
     """Solves every problem, the draft and the target writing steps as `policy` has it.
 
     A sample's text depends on its problem, the seed and the settings alone, not on lanes or neighbours, except by
-    what a calibrator learns from all of them.
+    what a calibrator learns from all of them. Where draft and target live on devices of their own, they work at the
+    same time, and a scoring model works with the draft.
 
     Args:
       draft, target: models of one vocabulary.
@@ -105,6 +105,8 @@ def solve(
       cache: tokens a sample may hold, prompt included; None takes what is needed.
       calibrator: state to go on from, of an earlier `Solution`.
       slice_ticks: rounds between looks at the device; None for as many as the work takes.
+      exchange_ticks: rounds that models on devices of their own work before they tell each other; more of them
+        spare the host, and make steps wait longer for the other model.
       progress: called as `progress(finished, all)` after every slice.
       watch: called with the accounting of the lanes so far after every slice.
 
@@ -145,16 +147,17 @@ def solve(
         cache=cache,
     )
     job = build_step_job(draft, target, policy, requests, settings, scorer, samples)
+    engine = engine_of(job, exchange_ticks)
     state = init_state(job)
     if calibrator is not None:
         state = state._replace(calibrator=jax.tree.map(jnp.copy, checked_state(policy.calibrator, calibrator)))
     begun = time.perf_counter()
     progress, watch = progress or (lambda finished, of: None), watch or (lambda usage: None)
-    done, state = _serve(job, state, requests, samples, slice_ticks, progress, watch)
+    done, last = _serve(job, engine, state, requests, samples, slice_ticks, progress, watch)
     seconds = time.perf_counter() - begun
-    usage = jax.device_get(state.usage)
+    usage = jax.device_get(last.usage)
     places = job.program.draft.lanes, job.program.target.lanes
-    learned = state.calibrator if policy.calibrator is not None else None
+    learned = last.calibrator if policy.calibrator is not None else None
     return Solution(done, statistics_of(done, usage, *places), learned, seconds)
 
 
@@ -200,7 +203,8 @@ def init_state(job: StepJob) -> StepLoopState:
 
 def _serve(
     job: StepJob,
-    state: StepLoopState,
+    engine: Engine,
+    fresh: StepLoopState,
     requests: Sequence[Request],
     samples: int,
     slice_ticks: int | None,
@@ -208,6 +212,7 @@ def _serve(
     watch: Callable[[Usage], None],
 ) -> tuple[list[Solved], StepLoopState]:
     """Fills the queue, runs slices and collects rows until all `requests` are done."""
+    state = engine.begin(fresh)
     owner = np.full((job.rows,), -1)
     done: dict[int, Solved] = {}
     submitted, cohort = 0, job.program.cohort
@@ -217,25 +222,17 @@ def _serve(
         if len(free):
             owner[free] = np.arange(submitted, submitted + len(free))
             submitted += len(free)
-            state = submit(state, *jax.device_put(_rows(state, requests, owner, free, samples)))
-        ticks = np.int32(2**30 if slice_ticks is None else slice_ticks)
-        more, limit = jax.device_put((np.bool_(submitted < len(requests)), ticks))
-        state = run_slice(job.program, job.inputs._replace(max_ticks=limit, more=more), state)
-        host: Problems = jax.device_get(state.problems)
+            state = engine.submit(state, *_rows(engine.view(state), requests, owner, free, samples))
+        state = engine.run(state, slice_ticks, submitted < len(requests))
+        host: Problems = jax.device_get(engine.view(state).problems)
         for row in np.flatnonzero((host.status == Status.DONE) & (owner >= 0)):
             index = int(owner[row])
             own = jax.tree.map(lambda leaf, row=row: leaf[row], host)
             done[index] = solved_of(job.target.tokenizer, own, index // samples, index % samples)
             owner[row] = -1
         progress(len(done), len(requests))
-        watch(jax.device_get(state.usage))
-    return [done[index] for index in range(len(requests))], state
-
-
-@functools.partial(jax.jit, donate_argnames=("state",))
-def submit(state: StepLoopState, new: Problems, replace: jax.Array) -> StepLoopState:
-    """Puts the rows `replace` (R,) bool of `new` into the queue."""
-    return state._replace(problems=choose(replace, new, state.problems))
+        watch(jax.device_get(engine.view(state).usage))
+    return [done[index] for index in range(len(requests))], engine.view(state)
 
 
 def _rows(

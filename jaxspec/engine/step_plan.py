@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import jax
 
 from jaxspec.decode.types import Drafter
-from jaxspec.engine.memory import bytes_of, in_mebibytes, program_memory
+from jaxspec.engine.memory import ProgramMemory, bytes_of, in_mebibytes, program_memory
 from jaxspec.engine.request import Request
 from jaxspec.engine.solve import init_state
+from jaxspec.engine.step_engine import engine_of
 from jaxspec.engine.step_job import build_step_job, step_settings
 from jaxspec.models.language_model import LanguageModel
-from jaxspec.steps.loop import run_slice
 from jaxspec.steps.segmentation import Segmentation
 from jaxspec.steps.types import Policy
 
 
 @dataclasses.dataclass(frozen=True)
 class StepMemoryPlan:
-    """Bytes on the device.
+    """Bytes on the device, or on each of a model's devices where draft and target have their own.
 
     Attributes:
       draft_weights, target_weights, scorer_weights: of each model; 0 without a scorer.
@@ -27,6 +27,7 @@ class StepMemoryPlan:
       queue: problems, with their text and their steps, and what lanes hold of them.
       passes: temporaries of a tick, in which each model passes at most once, logits included.
       peak: everything at once, as the compiler assigned it, with what token drafters and calibrators keep.
+      target_passes, target_peak: the same on the target's devices, where they are not the draft's; 0 where they are.
     """
 
     draft_weights: int
@@ -38,6 +39,8 @@ class StepMemoryPlan:
     queue: int
     passes: int
     peak: int
+    target_passes: int
+    target_peak: int
 
     def __str__(self) -> str:
         return in_mebibytes(self)
@@ -66,7 +69,7 @@ def plan(
     lockstep: bool = False,
     cache: int = 2048,
 ) -> StepMemoryPlan:
-    """Compiles the program that `solve` runs with these settings, and reads off what it takes.
+    """Compiles the program, or both, that `solve` runs with these settings, and reads off what it takes.
 
     The number of problems does not matter: a few times as many as lanes are on the device at once.
 
@@ -104,7 +107,8 @@ def plan(
     request = Request((0,), cache - 1, temperature, top_k, top_p, min_p)
     job = build_step_job(draft, target, policy, [request] * samples, settings, scorer, samples)
     state = jax.eval_shape(functools.partial(init_state, job))
-    memory = program_memory(run_slice.lower(job.program, job.inputs, state))
+    memory, *others = [program_memory(lowered) for lowered in engine_of(job).lower(state)]
+    there = others[0] if others else ProgramMemory(0, 0)
 
     def kept(cache: object) -> int:
         return bytes_of((cache.keys, cache.values))  # type: ignore[attr-defined]
@@ -119,4 +123,6 @@ def plan(
         queue=bytes_of((state.problems, state.lanes)),
         passes=memory.temporaries,
         peak=memory.peak,
+        target_passes=there.temporaries,
+        target_peak=there.peak,
     )

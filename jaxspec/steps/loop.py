@@ -7,7 +7,7 @@ B lanes, R rows.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,43 +26,63 @@ from jaxspec.steps.types import ReadingScorer, StepContext, TextScorer
 from jaxspec.steps.writing import context_of, write
 
 DRAFT, TARGET, SCORER = range(3)  # places in `Usage.reads`
+Round = Callable[[StepProgram, StepInputs, StepLoopState], StepLoopState]
 
 
 @functools.partial(jax.jit, static_argnames=("program",), donate_argnames=("state",))
 def run_slice(program: StepProgram, inputs: StepInputs, state: StepLoopState) -> StepLoopState:
     """Runs ticks until all work is done, `max_ticks` are spent, or the queue has run dry while the host has more."""
 
-    def has_work(state: StepLoopState) -> jax.Array:
-        waiting = jnp.any(state.problems.status == Status.WAITING)
-        idle = state.lanes.phase == Phase.IDLE
-        starved = inputs.more & jnp.any(idle) & ~waiting
-        return (state.slice_ticks < inputs.max_ticks) & (waiting | (jnp.any(~idle) & ~starved))
-
     state = state._replace(slice_ticks=jnp.zeros_like(state.slice_ticks))
-    return jax.lax.while_loop(has_work, functools.partial(tick, program, inputs), state)
+    return jax.lax.while_loop(
+        lambda state: (state.slice_ticks < inputs.max_ticks) & has_work(state, inputs.more),
+        functools.partial(tick, program, inputs),
+        state,
+    )
+
+
+def has_work(state: StepLoopState, more: jax.Array) -> jax.Array:
+    """() whether anything is left to do, and no lane idle while the host holds `more` () problems for it."""
+    waiting = jnp.any(state.problems.status == Status.WAITING)
+    idle = state.lanes.phase == Phase.IDLE
+    starved = more & jnp.any(idle) & ~waiting
+    return waiting | (jnp.any(~idle) & ~starved)
 
 
 def tick(program: StepProgram, inputs: StepInputs, state: StepLoopState) -> StepLoopState:
     """One round of every phase."""
-    steps: list[Callable[[StepProgram, StepInputs, StepLoopState], StepLoopState]] = []
+    everyone = jnp.ones(state.lanes.phase.shape, bool)
+    return run_rounds(rounds_of(program), program, inputs, admit(program, inputs, state), everyone)
+
+
+def rounds_of(program: StepProgram) -> list[Round]:
+    """What a tick does, in order."""
     policy = program.policy
+    rounds: list[Round] = []
     if policy.first == "draft":
-        steps.append(draft_writes)
+        rounds.append(draft_writes)
         if policy.scorer is not None:
-            steps.append(score)
-        steps.append(settle_decisions)
+            rounds.append(score)
+        rounds.append(settle_decisions)
     if policy.first == "target" or _may_escalate(program):
-        steps += [grant, target_writes]
+        rounds += [grant, target_writes]
     if policy.on_escalation == "compare":
-        steps += [score, settle_comparisons]
-    state = admit(program, inputs, state)
-    held = jnp.sum(state.lanes.phase != Phase.IDLE, dtype=jnp.int32)
+        rounds += [score, settle_comparisons]
+    return rounds
+
+
+def run_rounds(
+    rounds: Sequence[Round], program: StepProgram, inputs: StepInputs, state: StepLoopState, mine: jax.Array
+) -> StepLoopState:
+    """Runs `rounds` and accounts for what lanes `mine` (B,) bool did meanwhile."""
+    held = jnp.sum(mine & (state.lanes.phase != Phase.IDLE), dtype=jnp.int32)
     done_before = _work_done(state)
-    for step in steps:
-        state = step(program, inputs, state)
+    for one in rounds:
+        state = one(program, inputs, state)
     usage = state.usage
     busy = jnp.sum(_work_done(state) > done_before, dtype=jnp.int32)
-    phases = jnp.sum(state.lanes.phase[:, None] == jnp.arange(len(Phase)), axis=0, dtype=jnp.int32)
+    in_phase = (state.lanes.phase[:, None] == jnp.arange(len(Phase))) & mine[:, None]
+    phases = jnp.sum(in_phase, axis=0, dtype=jnp.int32)
     usage = usage._replace(
         ticks=usage.ticks + 1,
         phases=usage.phases + phases,

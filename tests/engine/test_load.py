@@ -42,6 +42,15 @@ def test_a_model_split_over_devices_says_the_same(tiny_model_folder, devices: in
     np.testing.assert_allclose(logits(split), logits(whole), atol=1e-5)
 
 
+def test_a_model_lives_on_the_device_it_is_given(tiny_model_folder) -> None:
+    device = jax.devices()[1]
+    for place in (device, jax.sharding.SingleDeviceSharding(device)):
+        lm = jaxspec.load(tiny_model_folder, dtype="float32", sharding=place)
+        assert all(leaf.devices() == {device} for leaf in jax.tree.leaves(lm.params))
+    text = jaxspec.generate(lm, PROMPTS[0], max_new_tokens=4, ignore_eos=True)
+    assert text.ids == jaxspec.generate(loaded(tiny_model_folder), PROMPTS[0], max_new_tokens=4, ignore_eos=True).ids
+
+
 @pytest.mark.slow
 def test_a_model_split_over_devices_generates(tiny_model_folder) -> None:
     whole, split = loaded(tiny_model_folder), loaded(tiny_model_folder, 4)

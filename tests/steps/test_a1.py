@@ -19,7 +19,7 @@ from jaxspec.steps.loop import run_slice
 from jaxspec.steps.segmentation import Segmentation
 from jaxspec.steps.state import Phase
 
-solving = importlib.import_module("jaxspec.engine.solve")
+step_engine = importlib.import_module("jaxspec.engine.step_engine")
 
 CHUNK, TURNS, SAMPLES, LANES, CAP = 4, 5, 8, 8, 3
 
@@ -191,7 +191,7 @@ def test_places_with_the_target_are_capped_and_given_in_order_and_nobody_starves
         seen.append(jax.device_get((state.lanes.phase, state.lanes.since, state.usage.ticks)))
         return state
 
-    monkeypatch.setattr(solving, "run_slice", recording)
+    monkeypatch.setattr(step_engine, "run_slice", recording)
     solve(prompts=PROMPTS[:6], slice_ticks=1)
     longest = 0
     for (phase, since, tick), (following, _, _) in zip(seen, seen[1:], strict=False):

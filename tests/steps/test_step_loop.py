@@ -8,30 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy_model import greedy_continuation, toy_model
+from toy_steps import CAP, CUT, DRAFT, NEW, POLICIES, PROMPTS, SCORER, TARGET
 
 from jaxspec import drafters, steps
-from jaxspec.conformal import fixed
 from jaxspec.steps.loop import run_slice
-
-NEW, CAP = 40, 6
-CUT = steps.Segmentation.custom(["a", "cd"], CAP)
-DRAFT, TARGET = toy_model(1), toy_model(2)
-PROMPTS = [np.random.default_rng(seed).integers(0, 7, 3 + seed % 9).tolist() for seed in range(10)]
-
-
-def weights_of_tokens(params, context) -> jnp.ndarray:
-    """A score that depends on every token of the step and on where it starts."""
-    place = jnp.arange(context.tokens.shape[1], dtype=jnp.int32)
-    inside = (place >= context.start[:, None]) & (place < context.end[:, None])
-    mixed = (context.tokens * 37 + place * 11) % 101
-    return (jnp.sum(jnp.where(inside, mixed, 0), axis=1) % 97).astype(jnp.float32) / 97.0
 
 
 def plain_score(text: list[int], start: int) -> float:
     return float(np.float32(sum((text[i] * 37 + i * 11) % 101 for i in range(start, len(text))) % 97) / np.float32(97))
-
-
-SCORER = steps.TextScore(weights_of_tokens)
 
 
 def is_end(step: list[int]) -> bool:
@@ -80,14 +64,6 @@ def simulate(policy: str, threshold: float, prompt: list[int], new: int = NEW) -
         escalations += escalate
     return Plain(text[len(prompt) :], authors, escalations)
 
-
-POLICIES = {
-    "replace": lambda threshold: steps.rsd(threshold, SCORER),
-    "continue": lambda threshold: dataclasses.replace(
-        steps.a1(samples=1, turns=64, chunk=CAP, calibrator=fixed(threshold)), scorer=SCORER
-    ),
-    "compare": lambda threshold: steps.oracle(threshold, SCORER),
-}
 
 FAST_AND_SLOW = ["replace", *(pytest.param(name, marks=pytest.mark.slow) for name in ("continue", "compare"))]
 

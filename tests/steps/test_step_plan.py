@@ -51,6 +51,19 @@ def test_a_plan_counts_weights_caches_and_queue() -> None:
     assert "target cache" in str(plan) and "peak" in str(plan)
 
 
+def test_devices_of_their_own_have_peaks_of_their_own() -> None:
+    draft, target = small_transformer(), model(TARGET_CONFIG, 1)
+    apart = dataclasses.replace(target, params=jax.device_put(target.params, jax.devices()[1]))
+    here = dataclasses.replace(draft, params=jax.device_put(draft.params, jax.devices()[0]))
+    plan = steps.plan(here, apart, a1(), **SETTINGS)
+    kept = plan.draft_weights + plan.draft_cache + plan.queue
+    assert kept <= plan.peak - plan.passes < kept + plan.target_weights
+    kept = plan.target_weights + plan.target_cache + plan.queue
+    assert kept <= plan.target_peak - plan.target_passes < kept + plan.draft_weights
+    together = steps.plan(draft, target, a1(), **SETTINGS)
+    assert together.target_peak == 0 and together.peak > max(plan.peak, plan.target_peak)
+
+
 def test_the_plan_is_what_a_job_takes() -> None:
     """The peak against what lies on the device while the job runs, with the temporaries of its program."""
     draft, target = small_transformer(), model(TARGET_CONFIG, 1)
