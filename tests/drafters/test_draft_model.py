@@ -10,13 +10,22 @@ from small_transformer import small_transformer
 from toy_model import greedy_continuation, toy_model
 
 import jaxspec
+from jaxspec.decode.acceptance import Drawing
+from jaxspec.decode.sampling import SamplingFlags, plain_sampling
+from jaxspec.decode.types import Context
+from jaxspec.drafters.context_ngram import context_ngram
 from jaxspec.drafters.draft_model import AUTO, DraftModel, draft_model
+from jaxspec.drafters.draft_model.confidence import CLASSES
+from jaxspec.drafters.draft_model.levels import LevelRules
+from jaxspec.drafters.draft_model.reading import DraftModelParams, read_text
+from jaxspec.drafters.draft_model.rounds import draft_in_rounds
 from jaxspec.drafters.mix import mix
 from jaxspec.drafters.suffix import suffix
 from jaxspec.engine.generate import run
 from jaxspec.engine.job import build_job
 from jaxspec.engine.request import Request
 from jaxspec.engine.serve import Progress
+from jaxspec.models.cache import init_cache
 from jaxspec.models.self_draft import self_draft
 
 TARGET = toy_model(0)
@@ -213,6 +222,60 @@ def test_within_a_mix_it_catches_up_with_what_others_got_right(acceptance: str) 
     assert out.statistics.by_source["suffix"][1] > 0
 
 
+@pytest.mark.parametrize(
+    "sampled",
+    [
+        {"acceptance": "greedy"},
+        {"acceptance": "coupled", "temperature": 4.0, "repetition_penalty": 1.2},
+        pytest.param({"acceptance": "rejection", "temperature": 4.0, "top_k": 5}, marks=pytest.mark.slow),
+    ],
+    ids=lambda sampled: sampled["acceptance"],
+)
+def test_a_draft_that_is_drafted_is_the_same_draft(sampled: dict) -> None:
+    settings = dict(max_new_tokens=NEW, cache=128, lanes=3, seed=list(range(6)), **sampled)
+    inner = context_ngram(width=3, query=1)
+    plain, drafted = (
+        jaxspec.generate(
+            TARGET, random_prompts(6, seed=8), drafter=draft_model(close_relative(), 4, drafter=one), **settings
+        )
+        for one in (None, inner)
+    )
+    assert drafted.ids == plain.ids
+    assert drafted.statistics == plain.statistics
+
+
+def test_a_transformer_drafted_for_drafts_the_same() -> None:
+    lm = small_transformer()
+    prompts = [np.random.default_rng(1).integers(0, 17, n).tolist() for n in (1, 150, 65)]
+    inner = context_ngram(width=4, query=1)
+    out = jaxspec.generate(
+        lm, prompts, drafter=draft_model(lm, 6, drafter=inner), max_new_tokens=40, cache=256, lanes=2
+    )
+    assert out.ids == jaxspec.generate(lm, prompts, max_new_tokens=40, cache=256, lanes=2).ids
+    assert out.statistics.tokens_per_call == pytest.approx(40 / 6)
+
+
+def test_a_drafted_draft_takes_fewer_passes() -> None:
+    """A model that goes round in a circle says a whole round a pass, once the text has gone round."""
+    circle = np.full((49, 7), -9.0)
+    for last in range(7):
+        circle[last + 7 * np.arange(7), (last + 1) % 7] = 9.0
+    lm = dataclasses.replace(TARGET, params={"table": jnp.asarray(circle, jnp.float32)})
+    tokens = jnp.asarray([list(range(7)) * 3 + [0] * 43], jnp.int32)
+    context = Context(tokens, *(jnp.full((1,), n) for n in (21, 21)), jnp.zeros((1,), jnp.uint32), jnp.ones((1,), bool))
+    context = context._replace(sampling=plain_sampling(1), banned=jnp.zeros((7,), bool))
+    rules = LevelRules(lm.model, SamplingFlags(), Drawing.BEST, CLASSES, 0.0)
+    cache = init_cache(lm.config, 1, 64, jnp.float32)
+    weights = DraftModelParams(lm.params, None)
+    cache = read_text(lm.model, weights, cache, context, 64)
+    ahead, rate = jnp.full((8, 1), 0.5), jnp.full((1, CLASSES), 0.5)
+    found = draft_in_rounds(rules, context_ngram(width=3, query=2), weights, rate, ahead, cache, context, 7)
+    assert found.drafting.ids[0, :, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 0]
+    assert found.drafting.step == 2 and found.done.tolist() == [8]
+    assert found.drafting.cache.length.tolist() == [21 + 8 - 1]
+    np.testing.assert_allclose(found.drafting.gain[0, :, 0], 0.5 ** np.arange(1, 9))
+
+
 def test_equal_models_share_a_program_and_weights_are_data() -> None:
     drafters = [draft_model(lm, 3) for lm in (close_relative(5), close_relative(6))]
     assert drafters[0] == drafters[1] and hash(drafters[0]) == hash(drafters[1])
@@ -230,6 +293,9 @@ def test_bad_settings_are_refused_by_name() -> None:
         (dict(stop_below=1.0), "stop_below=1.0"),
         (dict(branches=0), "branches=0"),
         (dict(vocabulary="any"), "vocabulary='any'"),
+        (dict(drafter=suffix(width=4)), "use context_ngram"),
+        (dict(drafter=context_ngram(), length="auto"), "use a fixed length of one branch"),
+        (dict(drafter=context_ngram(), branches=2), "branches=2; use a fixed length"),
     ):
         with pytest.raises(ValueError, match=message):
             draft_model(TARGET, **settings)

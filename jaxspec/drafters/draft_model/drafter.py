@@ -17,6 +17,7 @@ from jaxspec.drafters.draft_model.confidence import CLASSES, first_rates, learne
 from jaxspec.drafters.draft_model.length import longer_pays
 from jaxspec.drafters.draft_model.levels import Drafting, LevelRules, as_draft, next_level, nothing_drafted
 from jaxspec.drafters.draft_model.reading import DraftModelParams, read_text
+from jaxspec.drafters.draft_model.rounds import Inner, draft_in_rounds
 from jaxspec.drafters.rates import Rates
 from jaxspec.drafters.vocabulary import translate
 from jaxspec.models import cache as kv_cache
@@ -50,6 +51,7 @@ class DraftModel:
     stop_below: a lane drafts no further where its most probable token has less than this probability; 0 never.
     branches: R.
     shared_vocabulary: whether vocabularies may differ.
+    inner: what drafts for the draft model itself; None for nothing.
     of_itself: what cheaper version of the target drafts, see `models.self_draft`; None for a model of its own.
     binding: the job; None before one is built.
     lm: the draft model with its weights, which `prepare` takes out; None in a bound drafter.
@@ -62,6 +64,7 @@ class DraftModel:
     stop_below: float
     branches: int
     shared_vocabulary: bool
+    inner: Inner | None = None
     of_itself: str | None = None
     binding: Binding | None = None
     lm: LanguageModel | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -153,6 +156,11 @@ class DraftModel:
         # Alone, no lane lacks more than a block holds. Among other drafters, a lane may lack all they got right.
         cache = state.cache if binding.alone else self._read(params, state.cache, context)
         rate, ahead = state.rates.mean, rate_ahead(state.rates, self.depth)
+        if self.inner is not None:
+            drafting = draft_in_rounds(
+                rules, self.inner, params, rate, ahead, cache, context, binding.vocabulary
+            ).drafting
+            return as_draft(drafting), self._remember(state, drafting)
         drafting = nothing_drafted(drawing, cache, context, ahead, binding.vocabulary)
 
         def advance(drafting: Drafting) -> Drafting:
@@ -168,8 +176,10 @@ class DraftModel:
             drafting = jax.lax.fori_loop(0, self.depth, lambda _, drafting: advance(drafting), drafting)
         else:
             drafting = jax.lax.while_loop(goes_on, advance, drafting)
-        state = state._replace(cache=drafting.cache, ids=drafting.ids, valid=drafting.valid, kind=drafting.kind)
-        return as_draft(drafting), state
+        return as_draft(drafting), self._remember(state, drafting)
+
+    def _remember(self, state: DraftModelState, drafting: Drafting) -> DraftModelState:
+        return state._replace(cache=drafting.cache, ids=drafting.ids, valid=drafting.valid, kind=drafting.kind)
 
     def observe(
         self, params: DraftModelParams, state: DraftModelState, context: Context, draft: Draft, verdict: Verdict

@@ -2,7 +2,10 @@
 
 import dataclasses
 
+from jaxspec.decode.types import Drafter
+from jaxspec.drafters.chain import OneChain
 from jaxspec.drafters.draft_model.drafter import DraftModel
+from jaxspec.drafters.stateless import Stateless
 from jaxspec.models.language_model import LanguageModel
 
 AUTO = (0, 1, 2, 4, 8)  # lengths the loop chooses among
@@ -16,6 +19,7 @@ def draft_model(
     stop_below: float = 0.0,
     branches: int = 1,
     vocabulary: str = "same",
+    drafter: Drafter | None = None,
 ) -> DraftModel:
     """Drafts with a smaller language model.
 
@@ -28,9 +32,13 @@ def draft_model(
       branches: tokens proposed at every step, the draft going on below the first.
       vocabulary: `same` wants models that agree on every id both have a token for; `shared` lets them differ, and
         drafts in the tokens both know.
+      drafter: drafts for the draft model, which then needs a pass for several tokens where it agrees: one that keeps
+        nothing in mind and proposes a row, such as `context_ngram`. The draft stays the same. For a fixed length of
+        one branch.
 
     Raises:
-      ValueError: a setting is out of range, or, once the target is known, the vocabularies differ.
+      ValueError: a setting is out of range, `drafter` is not of that kind or not with those settings, or, once the
+        target is known, the vocabularies differ.
     """
     if length == "auto":
         lengths = AUTO
@@ -47,7 +55,18 @@ def draft_model(
         raise ValueError(f"branches={branches} is below 1; every step proposes at least one token")
     if vocabulary not in ("same", "shared"):
         raise ValueError(f"vocabulary={vocabulary!r} is neither same nor shared")
-    drafter = DraftModel(
+    if drafter is not None:
+        if not (isinstance(drafter, Stateless) and isinstance(drafter, OneChain)):
+            raise ValueError(
+                f"drafter={drafter} keeps a state or proposes more than a row, and a draft model takes its text back "
+                "where the target disagrees; use context_ngram"
+            )
+        if len(lengths) > 1 or stop_below > 0 or branches > 1:
+            raise ValueError(
+                f"drafter={drafter} drafts several tokens a pass, which leaves nothing to length={length!r}, "
+                f"stop_below={stop_below} and branches={branches}; use a fixed length of one branch"
+            )
+    model = DraftModel(
         config=None,
         model=None,
         cache_dtype=None,
@@ -55,11 +74,12 @@ def draft_model(
         stop_below=float(stop_below),
         branches=branches,
         shared_vocabulary=vocabulary == "shared",
+        inner=drafter,
     )
     if isinstance(lm, str) and lm.startswith(SELF):
-        return dataclasses.replace(drafter, of_itself=lm.removeprefix(SELF))
+        return dataclasses.replace(model, of_itself=lm.removeprefix(SELF))
     if isinstance(lm, str):
         from jaxspec.engine.load import load  # models and file formats, which other drafters do not need
 
         lm = load(lm)
-    return drafter.of_model(lm)
+    return model.of_model(lm)
