@@ -20,6 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxspec.decode import statistics
+from jaxspec.decode.acceptance import Drawing
+from jaxspec.decode.binding import Binding, bind, of_target
+from jaxspec.decode.sampling import SamplingFlags, plain_sampling
 from jaxspec.decode.statistics import Statistics
 from jaxspec.decode.tree import longest_accepted, tree_of
 from jaxspec.decode.types import Context, Draft, Drafter, Verdict
@@ -28,6 +31,7 @@ from jaxspec.engine.result import GenerationStatistics, statistics_of, total
 from jaxspec.evaluate.recording import UNKNOWN, Recording
 from jaxspec.models.language_model import LanguageModel
 
+PREFILL = 64  # tokens a pass of a drafter that reads prompts
 BATCH_BYTES = 2**23  # of drafter states; texts with more of them are replayed one after another
 
 
@@ -87,7 +91,8 @@ def replay(
     Args:
       recording: from `record`.
       drafter: any.
-      lm: the recorded model, for drafters that read it before they draft (tables of its bigram, say).
+      lm: the recorded model, for drafters that read it before they draft (tables of its bigram, say) or are made of
+        it. A draft model runs; only the target does not.
       lanes: None for every prompt decoded on its own, as by one `jaxspec.generate` each; else all of them as one job
         of so many lanes, in which drafters may learn from other prompts.
       step_seconds: what a pass costs at each of the drafter's widths; None for the same at all.
@@ -107,9 +112,12 @@ def replay(
             f"{drafter} learns from the target's {drafter.top} most probable tokens and the recording holds "
             f"{recording.top.shape[2]}; record with top={drafter.top} or more"
         )
+    drafter = drafter if lm is None else of_target(drafter, lm)
     params = _prepared(drafter, lm, recording)
+    drafter = bind(drafter, Binding(recording.vocabulary, SamplingFlags(), Drawing.BEST, PREFILL))
     texts = Texts(*(jnp.asarray(getattr(recording, field)) for field in Texts._fields))
-    state = jax.eval_shape(drafter.init, params, _no_context(1, recording.tokens.shape[1]))
+    texts = texts._replace(tokens=jnp.pad(texts.tokens, ((0, 0), (0, PREFILL))))
+    state = jax.eval_shape(drafter.init, params, _no_context(1, texts.tokens.shape[1]))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     together = size * recording.texts <= BATCH_BYTES
     step_costs = jnp.asarray(costs, jnp.float32)
@@ -150,7 +158,7 @@ def learns_off_path(drafter: Drafter, params: Any) -> bool:
     Followed through the traced program, so that the answer holds for every drafter; True also for one that looks at
     accepted nodes alone, since that cannot be told from the program.
     """
-    context = _no_context(1, 16)
+    context = _no_context(1, 16 + PREFILL)
     state = jax.eval_shape(drafter.init, params, context)
     draft, state = jax.eval_shape(drafter.propose, params, state, context)
     nodes = jax.ShapeDtypeStruct((1, drafter.nodes + 1), np.dtype(np.int32))
@@ -172,7 +180,8 @@ def learns_off_path(drafter: Drafter, params: Any) -> bool:
 
 def _no_context(lanes: int, length: int) -> Context:
     ones = jnp.ones((lanes,), jnp.int32)
-    return Context(jnp.zeros((lanes, length), jnp.int32), ones, ones, ones.astype(jnp.uint32), ones.astype(bool))
+    seed, live = ones.astype(jnp.uint32), ones.astype(bool)
+    return Context(jnp.zeros((lanes, length), jnp.int32), ones, ones, seed, live, plain_sampling(lanes))
 
 
 @functools.partial(jax.jit, static_argnames=("drafter", "lanes", "together"))
@@ -221,8 +230,8 @@ def _job(
     return state.statistics, state.passes
 
 
-def context_of(texts: Texts, state: ReplayState) -> Context:
-    """Every lane's text as drafters see it: nothing of what is to come."""
+def context_of(texts: Texts, state: ReplayState, step_seconds: jax.Array | None = None) -> Context:
+    """Every lane's text as drafters see it: nothing of what is to come. They may see what passes cost."""
     rows = texts.end.shape[0]
     row = jnp.minimum(state.row, rows - 1)
     length = state.length[row]
@@ -233,6 +242,8 @@ def context_of(texts: Texts, state: ReplayState) -> Context:
         prompt_length=texts.prompt_length[row],
         seed=jnp.zeros(row.shape, jnp.uint32),
         live=state.row < rows,
+        sampling=plain_sampling(row.shape[0]),
+        step_seconds=step_seconds,
     )
 
 
@@ -250,7 +261,7 @@ def admit(drafter: Drafter, params: Any, texts: Texts, state: ReplayState) -> Re
 def tick(drafter: Drafter, params: Any, step_seconds: jax.Array, texts: Texts, state: ReplayState) -> ReplayState:
     """One round for every lane: draft, judge by the text, count, observe."""
     rows = texts.end.shape[0]
-    context = context_of(texts, state)
+    context = context_of(texts, state, step_seconds)
     draft, drafter_state = drafter.propose(params, state.drafter, context)
     choice = jnp.int32(0)
     if len(drafter.widths) > 1:

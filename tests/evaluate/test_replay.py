@@ -13,7 +13,10 @@ from toy_model import toy_model
 import jaxspec
 from jaxspec import drafters
 from jaxspec.decode import statistics
-from jaxspec.decode.types import Context, Draft
+from jaxspec.decode.acceptance import Drawing
+from jaxspec.decode.binding import Binding, bind
+from jaxspec.decode.sampling import SamplingFlags
+from jaxspec.decode.types import Context, Draft, Drafter
 from jaxspec.drafters.chain import chain
 from jaxspec.drafters.stateless import Stateless
 from jaxspec.engine.generate import run
@@ -22,7 +25,7 @@ from jaxspec.engine.request import Request
 from jaxspec.engine.result import GenerationStatistics, statistics_of
 from jaxspec.evaluate import replay as replaying
 from jaxspec.evaluate.recording import Recording, record
-from jaxspec.evaluate.replay import Texts, learns_off_path, replay
+from jaxspec.evaluate.replay import PREFILL, Texts, learns_off_path, replay
 
 NEW = 24
 EXACT = {
@@ -33,6 +36,7 @@ EXACT = {
     "ngrammys rows": drafters.ngrammys(k=3, w=5, mode="rows"),
     "model_bigram": drafters.model_bigram(k=3, w=2),
     "corpus": drafters.corpus(width=5, slots=256),
+    "draft_model": drafters.draft_model(toy_model(5), 3),
     "mix": drafters.mix(drafters.suffix(width=5), drafters.model_bigram(k=3, w=2), drafters.corpus(4, 256), budget=6),
 }
 LEARNING = {
@@ -118,9 +122,19 @@ def test_a_transformer_counts_as_decoded(name: str) -> None:
     assert counts(replay(kept, EXACT[name], lm, lanes=2).statistics) == counts(out.statistics)
 
 
-def test_widths_are_chosen_as_in_decoding() -> None:
-    drafter = drafters.mix(drafters.suffix(width=8), drafters.model_bigram(k=3, w=2), budget=8, widths=(0, 2, 5, 8))
-    costs, kept = (1.0, 1.1, 1.3, 2.0), recording()
+@pytest.mark.parametrize(
+    ("drafter", "costs"),
+    [
+        (
+            drafters.mix(drafters.suffix(width=8), drafters.model_bigram(k=3, w=2), budget=8, widths=(0, 2, 5, 8)),
+            (1.0, 1.1, 1.3, 2.0),
+        ),
+        (drafters.draft_model(toy_model(0), "auto"), (1.0, 1.1, 1.3, 1.7, 9.0)),
+    ],
+    ids=["mix", "draft_model"],
+)
+def test_widths_are_chosen_as_in_decoding(drafter: Drafter, costs: tuple[float, ...]) -> None:
+    kept = recording()
     requests = [Request(tuple(prompt), NEW, 0.0, 0, 1.0, 0.0, 1.0, 0) for prompt in kept.prompts()]
     job = build_job(toy(), requests, drafter, lanes=1, cache=128)
     job = dataclasses.replace(job, inputs=job.inputs._replace(step_seconds=jnp.asarray(costs)))
@@ -130,8 +144,8 @@ def test_widths_are_chosen_as_in_decoding() -> None:
         dataclasses.replace(statistics_of(item.statistics, NEW, drafter.sources), prefill_calls=0) for item in done
     ]
     assert sum(count > 0 for count in replayed.passes.values()) > 1
-    dear = replay(kept, drafter, toy(), lanes=1, step_seconds=(1.0, 99.0, 99.0, 99.0))
-    assert dear.passes == {0: 11 * NEW, 2: 0, 5: 0, 8: 0}
+    dear = replay(kept, drafter, toy(), lanes=1, step_seconds=(1.0, *(99.0 for _ in costs[1:])))
+    assert dear.passes == {0: 11 * NEW} | dict.fromkeys(drafter.widths[1:], 0)
 
 
 def test_one_pass_serves_all_lanes() -> None:
@@ -160,8 +174,11 @@ def test_what_accepted_nodes_teach_is_known() -> None:
 
 def test_learning_off_the_path_is_read_from_the_program() -> None:
     lm = toy()
-    assert {name: learns_off_path(d, d.prepare(lm)) for name, d in EXACT.items()} == dict.fromkeys(EXACT, False)
-    assert {name: learns_off_path(d, d.prepare(lm)) for name, d in LEARNING.items()} == dict.fromkeys(LEARNING, True)
+    binding = Binding(lm.config.vocabulary, SamplingFlags(), Drawing.BEST, PREFILL)
+    for kind, learns in ((EXACT, False), (LEARNING, True)):
+        assert {name: learns_off_path(bind(d, binding), d.prepare(lm)) for name, d in kind.items()} == dict.fromkeys(
+            kind, learns
+        )
 
 
 def test_memory_deeper_than_the_tail_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
