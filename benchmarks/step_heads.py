@@ -29,11 +29,14 @@ class StepHeadsBenchmark:
 
     Attributes:
       base: config of a router's training.
+      problems, steps: to trace and to train for, instead of the base's.
       variants: by name, what of its `head` they change.
       rates: of steps handed over.
     """
 
     base: str
+    problems: int
+    steps: int
     variants: dict[str, dict[str, Any]]
     rates: tuple[float, ...]
 
@@ -66,6 +69,8 @@ def main() -> None:
     raw = read_yaml(Path(config.base))
     raw.pop("kind")
     base = read_config(config.base, StepHeadConfig, raw)
+    training = dataclasses.replace(base.training, steps=config.steps)
+    base = dataclasses.replace(base, problems=config.problems, training=training)
     rows = []
     for name, changes in config.variants.items():
         head = dataclasses.replace(base.head, **changes)

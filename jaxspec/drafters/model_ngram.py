@@ -80,14 +80,15 @@ def check_sizes(name: str, prefix: str, **sizes: int) -> None:
         raise ValueError(f"prefix={prefix!r} is not one of {', '.join(model_tables.PREFIXES)}")
 
 
-def model_bigram(k: int = 10, w: int = 3, *, prefix: str = "none") -> ModelBigram:
+def model_bigram(k: int = 10, w: int = 3, *, prefix: str = "auto") -> ModelBigram:
     """Drafts from what the model says after the last token alone.
 
     Args:
       k: rows, one a successor.
       w: tokens a row.
       prefix: `none` for the single token, `bos` to put the id that begins every text before it, `newline` to put a
-        line break there: models that say nothing sensible after a single token, as Qwen's do, need one.
+        line break there: models that say nothing sensible after a single token, as Qwen's do, need one. `auto` takes
+        the beginning of every text where the tokenizer has one, else a line break.
 
     Raises:
       ValueError: `k` or `w` is below 1, or an unknown prefix.

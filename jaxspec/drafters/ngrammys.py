@@ -71,7 +71,7 @@ def ngrammys(
     *,
     strict: bool = True,
     mode: str = "tree",
-    prefix: str = "none",
+    prefix: str = "auto",
     window: int = 64,
 ) -> Ngrammys:
     """Drafts of `k` rows of `w` tokens, from the context first and from the model's bigram for the rest.
@@ -85,8 +85,8 @@ def ngrammys(
       strict: copy only where `w` tokens follow, as published; otherwise shorter rows near the end of the text too.
       mode: `rows` verifies every row whole, as published; `tree` merges the beginnings rows share, which changes
         neither ids nor accepted lengths.
-      prefix: `none` for the bigram of single tokens, `bos` to put the id that begins every text before each,
-        `newline` a line break; see `model_bigram`.
+      prefix: what the bigram's tokens have before them: `none`, `bos`, `newline`, or `auto` for what suits the model;
+        see `model_bigram`.
       window: how many of the latest places in the context are looked at; counts are exact if there are no more.
 
     Raises:

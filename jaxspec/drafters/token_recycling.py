@@ -19,7 +19,7 @@ from jaxspec.drafters.model_tables import model_bigram, prefix_ids
 from jaxspec.drafters.one_width import OneWidth
 from jaxspec.drafters.rank_template import Template, checked_template, likeliest_template, template_arrays
 
-STARTS = {"bigram": "none", "newline": "newline", "empty": None}  # and the prefix of the table they read
+STARTS = {"bigram": "auto", "newline": "newline", "empty": None}  # and the prefix of the table they read
 UPDATES = ("all", "path")
 
 
@@ -157,7 +157,7 @@ def token_recycling(
       branches: successors kept for every token.
       nodes: size of the tree, the likeliest paths by `likeliest_template`.
       template: another tree: paths of ranks from the root, in any order, each with the path above it.
-      start: `bigram` begins with the model's own successors of single tokens, which takes one pass over the
+      start: `bigram` begins with the model's own successors of every token, which takes one pass over the
         vocabulary the first time; `newline` with those behind a line break, see `model_bigram`; `empty` with nothing.
       shared: all lanes and requests learn in one table, so that drafts, though never texts, depend on what else is
         decoded; otherwise every request starts anew.

@@ -132,7 +132,9 @@ def test_a_line_break_is_a_prefix_for_models_with_a_tokenizer(tiny_model_folder)
     assert lm.tokenizer is not None
     assert model_tables.prefix_ids(lm, "newline") == tuple(lm.tokenizer.encode("\n", add_special=False)) != ()
     assert model_tables.prefix_ids(lm, "none") == ()
+    assert model_tables.prefix_ids(lm, "auto") == model_tables.prefix_ids(lm, "newline")  # it begins texts with nothing
+    assert model_tables.prefix_ids(small_transformer(), "auto") == ()
     with pytest.raises(ValueError, match='prefix="newline" needs a tokenizer, which small lacks'):
         model_tables.prefix_ids(small_transformer(), "newline")
-    with pytest.raises(ValueError, match="prefix='tab' is not one of none, bos, newline"):
+    with pytest.raises(ValueError, match="prefix='tab' is not one of auto, none, bos, newline"):
         model_tables.prefix_ids(lm, "tab")

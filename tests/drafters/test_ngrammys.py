@@ -122,7 +122,7 @@ def test_a_real_transformer_drafts_from_its_own_weights() -> None:
         ({"w": 0}, "w=0 is below 1"),
         ({"q": 0}, "q=0 is below 1"),
         ({"mode": "forest"}, "mode='forest' is not one of tree, rows"),
-        ({"prefix": "eos"}, "prefix='eos' is not one of none, bos, newline"),
+        ({"prefix": "eos"}, "prefix='eos' is not one of auto, none, bos, newline"),
         ({"k": 9, "window": 8}, "window=8 is below k=9"),
     ],
 )
