@@ -43,6 +43,8 @@ BIGRAM_CANDIDATES = (
     "ngrammys:k=5,w=10",
     "ngrammys:k=10,w=10",
     "token_recycling:nodes=16,start=bigram",
+    "best:budget=15,start=bigram",
+    "best:budget=63,start=bigram",
 )
 LADDER = (0, 1, 3, 7, 15, 31, 63, 127)  # draft nodes at which a pass is timed, besides the widest block
 ROUNDS = 3  # timed replays of each candidate
