@@ -226,7 +226,7 @@ def test_within_a_mix_it_catches_up_with_what_others_got_right(acceptance: str) 
     "sampled",
     [
         {"acceptance": "greedy"},
-        {"acceptance": "coupled", "temperature": 4.0, "repetition_penalty": 1.2},
+        pytest.param({"acceptance": "coupled", "temperature": 4.0, "repetition_penalty": 1.2}, marks=pytest.mark.slow),
         pytest.param({"acceptance": "rejection", "temperature": 4.0, "top_k": 5}, marks=pytest.mark.slow),
     ],
     ids=lambda sampled: sampled["acceptance"],
@@ -244,6 +244,7 @@ def test_a_draft_that_is_drafted_is_the_same_draft(sampled: dict) -> None:
     assert drafted.statistics == plain.statistics
 
 
+@pytest.mark.slow
 def test_a_transformer_drafted_for_drafts_the_same() -> None:
     lm = small_transformer()
     prompts = [np.random.default_rng(1).integers(0, 17, n).tolist() for n in (1, 150, 65)]
@@ -307,7 +308,7 @@ def test_bad_settings_are_refused_by_name() -> None:
         jaxspec.generate(TARGET, [[1]], acceptance="greedy", temperature=1.0)
 
 
-@pytest.mark.parametrize("how", ["layers=1", "int8"])
+@pytest.mark.parametrize("how", [pytest.param("layers=1", marks=pytest.mark.slow), "int8"])
 def test_a_cheaper_version_of_the_target_drafts_for_it(how: str) -> None:
     lm = small_transformer()
     prompts = [[1, 2, 3], [7, 5, 6, 2]]

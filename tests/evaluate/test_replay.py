@@ -110,7 +110,7 @@ def test_every_limit_within_a_block(new: int) -> None:
     assert counts(replay(kept, EXACT["suffix"], lanes=3).statistics) == counts(out.statistics)
 
 
-@pytest.mark.parametrize("name", ["suffix", "mix"])
+@pytest.mark.parametrize("name", [pytest.param("suffix", marks=pytest.mark.slow), "mix"])
 def test_a_transformer_counts_as_decoded(name: str) -> None:
     lm = small_transformer()
     prompts = random_prompts(5, 1, vocabulary=17, longest=150)
@@ -129,7 +129,7 @@ def test_a_transformer_counts_as_decoded(name: str) -> None:
             drafters.mix(drafters.suffix(width=8), drafters.model_bigram(k=3, w=2), budget=8, widths=(0, 2, 5, 8)),
             (1.0, 1.1, 1.3, 2.0),
         ),
-        (drafters.draft_model(toy_model(0), "auto"), (1.0, 1.1, 1.3, 1.7, 9.0)),
+        pytest.param(drafters.draft_model(toy_model(0), "auto"), (1.0, 1.1, 1.3, 1.7, 9.0), marks=pytest.mark.slow),
     ],
     ids=["mix", "draft_model"],
 )

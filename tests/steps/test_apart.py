@@ -50,7 +50,7 @@ def by_likelihood(on_escalation: str):
         (POLICIES["replace"](0.5), {"target_lanes": 2, "target_drafter": REUSE}),
         slow(POLICIES["continue"](0.5), {"exchange_ticks": 3, "slice_ticks": 7}),
         slow(POLICIES["compare"](0.1), {"target_lanes": 1, "lanes": 3, "target_drafter": drafters.suffix(width=4)}),
-        (by_likelihood("continue"), {"samples": 2, "temperature": 1.5, "exchange_ticks": 3}),
+        slow(by_likelihood("continue"), {"samples": 2, "temperature": 1.5, "exchange_ticks": 3}),
         slow(by_likelihood("replace"), {"exchange_ticks": 2, "target_drafter": REUSE}),
         slow(steps.target_only(), {"exchange_ticks": 5, "drafter": drafters.context_ngram(width=5)}),
         slow(steps.draft_only(), {}),
@@ -76,17 +76,20 @@ def test_texts_steps_and_work_equal_those_on_one_device(policy, settings: dict) 
     )
 
 
+@pytest.mark.slow
 def test_both_sides_work_in_the_same_ticks() -> None:
     """What takes turns on one device takes fewer ticks where both models pass in each of them."""
     apart = solve(POLICIES["replace"](0.5), on(DRAFT, 0), on(TARGET, 1)).statistics
     assert apart.draft_passes + apart.target_passes > apart.ticks
 
 
+@pytest.mark.slow
 def test_a_mesh_may_hold_the_target() -> None:
     policy = POLICIES["replace"](0.5)
     assert solve(policy, on(DRAFT, 0), on(TARGET, 1, 2)).ids == solve(policy).ids
 
 
+@pytest.mark.slow
 def test_what_a_calibrator_learns_comes_back() -> None:
     calibrator = adaptive_conformal(reject_rate=0.4, gamma=0.05, groups=64)
     policy = dataclasses.replace(by_likelihood("continue"), calibrator=calibrator)

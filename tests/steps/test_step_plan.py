@@ -51,6 +51,7 @@ def test_a_plan_counts_weights_caches_and_queue() -> None:
     assert "target cache" in str(plan) and "peak" in str(plan)
 
 
+@pytest.mark.slow
 def test_devices_of_their_own_have_peaks_of_their_own() -> None:
     draft, target = small_transformer(), model(TARGET_CONFIG, 1)
     apart = dataclasses.replace(target, params=jax.device_put(target.params, jax.devices()[1]))
