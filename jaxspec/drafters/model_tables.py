@@ -163,8 +163,10 @@ def prefix_ids(lm: LanguageModel, prefix: str) -> tuple[int, ...]:
 
 
 def _usual_prefix(lm: LanguageModel) -> str:
-    """Models take what stands alone for the first token of a text, and many have never seen one without a beginning:
-    a Qwen2.5 says half as many right successors of it as of the same token on a new line."""
+    """`bos`, `newline` or `none`: tokens are rarely the first of a text, and their successors there are worth less.
+
+    With Qwen2.5-Coder-0.5B on HumanEval, `ngrammys(10, 10)` says 1.83 tokens a call with `none`, 2.33 with `newline`.
+    """
     if lm.tokenizer is None:
         return "none"
     bos_id = getattr(lm.tokenizer, "bos_id", None)

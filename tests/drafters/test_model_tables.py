@@ -10,6 +10,8 @@ from small_transformer import small_transformer
 
 import jaxspec
 from jaxspec.drafters import model_tables
+from jaxspec.drafters.model_ngram import model_bigram
+from jaxspec.drafters.ngrammys import ngrammys
 from jaxspec.models.cache import init_cache
 from jaxspec.models.model_fn import chain_block
 
@@ -125,6 +127,18 @@ def test_the_extended_bigram_equals_rows_followed_one_by_one(width: int) -> None
     rows = table.rows(jnp.arange(vocabulary, dtype=jnp.int32))
     np.testing.assert_array_equal(rows, naive)
     np.testing.assert_array_equal(table.chain, naive[:, 0])
+
+
+def test_what_begins_every_text_is_the_usual_prefix() -> None:
+    class Tokenizer:
+        bos_id = 2
+
+        def encode(self, text: str, add_special: bool = True) -> list[int]:
+            return [2, 5] if add_special else [5]
+
+    lm = dataclasses.replace(small_transformer(), tokenizer=Tokenizer())
+    assert model_tables.prefix_ids(lm, "auto") == (2,)
+    assert ngrammys().prefix == model_bigram().prefix == "auto"
 
 
 def test_a_line_break_is_a_prefix_for_models_with_a_tokenizer(tiny_model_folder) -> None:

@@ -64,7 +64,7 @@ def test_texts_steps_and_work_equal_those_on_one_device(policy, settings: dict) 
     assert apart.ids == together.ids
     for ours, theirs in zip(apart.problems, together.problems, strict=True):
         assert str(ours.steps) == str(theirs.steps)  # scores that are no numbers equal themselves in print alone
-        if "target_drafter" not in settings:
+        if settings.get("target_drafter", REUSE) == REUSE:  # others may have read less of the draft's text
             assert ours.work == theirs.work
         assert ours.work["target_tokens"] == theirs.work["target_tokens"]
     statistics = apart.statistics
