@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.models.language_model import LanguageModel
+from jaxspec.models.self_draft import SELF, self_draft
 from jaxspec.models.transformer import cache_dtype, transformer_fn
 from jaxspec.weights.quantize import parse_quantization
 from jaxspec.weights.quantize import quantize as quantized
@@ -27,7 +28,8 @@ def load(
     Args:
       source: a known name (`smollm2-135m`), a Hugging Face folder, a `.gguf` file, or a hub id.
       dtype: `float32`, `bfloat16`, or `auto`: float32 on CPU, bfloat16 elsewhere.
-      quantize: `int8` or `int4` kernels, or `int4:group=64`, see `jaxspec.quantize`; None leaves them in `dtype`.
+      quantize: `int8`, `int4` or `int3` kernels, or `int4:group=64`, see `jaxspec.quantize`; None leaves them in
+        `dtype`.
       sharding: from a parameter's path and shape to where it lives, `jaxspec.partition(mesh)` for one; or a device
         or sharding for all of them; None for the default device.
       folder: where named models are kept.
@@ -57,6 +59,23 @@ def load(
         name=str(source),
     )
     return lm if quantize is None else quantized(lm, quantize)
+
+
+def load_pair(draft: str, target: str, *, dtype: str = "auto") -> tuple[LanguageModel, LanguageModel]:
+    """A draft and its target.
+
+    Args:
+      draft: what `load` takes; or, after `self:`, a cheaper version of the target: `self:int4`, `self:layers=12`.
+      target: what `load` takes.
+      dtype: of both, see `load`.
+
+    Raises:
+      ValueError, FileNotFoundError: see `load` and `self_draft`.
+    """
+    if not draft.startswith(SELF):
+        return load(draft, dtype=dtype), load(target, dtype=dtype)
+    lm = load(target, dtype=dtype)
+    return self_draft(lm, draft.removeprefix(SELF)), lm
 
 
 def _placement(sharding: Any) -> Any:

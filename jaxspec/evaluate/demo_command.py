@@ -13,6 +13,7 @@ from rich.console import Console
 import jaxspec
 from jaxspec.drafters.initial_tokens import Initial
 from jaxspec.drafters.spec import parse_drafter
+from jaxspec.engine.load import load_pair
 from jaxspec.evaluate import a1_demo, a1_plots, arbitrage_demo, demo_report, jacobi_demo
 from jaxspec.evaluate import demo as demonstration
 from jaxspec.evaluate.a1_report import SYSTEMS, Scaling, row_object, table_row
@@ -48,6 +49,7 @@ def tokens(
     The exit code is 1 when ids differ from plain decoding.
     """
     if context.invoked_subcommand is not None:
+        _refuse_options(context)
         return
     started = time.perf_counter()
     chosen = parse_drafter(drafter)
@@ -114,8 +116,14 @@ def jacobi(
         example = what.example(seed, 0, "held_out")[0]
         screen.print(f"[bold]prompt[/bold] {example}")
         for name, lm in models.items():
-            blocks = jacobi_demo.picture(lm, example, n, 3 * n, initial)
             screen.print(f"\n[bold]{name}[/bold]")
+            length = jacobi_demo.picture_length(lm, example, n)
+            if length == 0:
+                screen.print(
+                    f"no picture: a context of {lm.config.context} has no room for {n} tokens behind this prompt"
+                )
+                continue
+            blocks = jacobi_demo.picture(lm, example, n, length, initial)
             screen.print(jacobi_demo.terminal_picture(blocks))
             if plot is not None:
                 path = plot.with_name(f"{plot.stem}-{name}{plot.suffix}")
@@ -162,11 +170,10 @@ def a1(
         seed=seed,
     )
     with Console(stderr=True).status("loading"):
-        models = {"draft": jaxspec.load(draft, dtype="float32"), "target": jaxspec.load(target, dtype="float32")}
+        pair = load_pair(draft, target, dtype="float32")
     with _counting("sampling", len(SYSTEMS)) as advance:
         runs = a1_demo.run(
-            models["draft"],
-            models["target"],
+            *pair,
             questions,
             scaling,
             slice_ticks=None if plots is None else 16,
@@ -214,6 +221,17 @@ def arbitrage(
     screen = Console(highlight=False, soft_wrap=True)
     screen.print(arbitrage_demo.picture(fresh[index], shown.solved[index], shown.point.threshold, sign=-1.0))
     print(markdown_table([run.point._asdict() for run in runs]), end="")
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """Options before the name of a subcommand are `demo`'s own, and the subcommand never sees them."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            option, name = max(parameter.opts, key=len), context.invoked_subcommand
+            raise ValueError(
+                f"{option} stands before {name}, which does not see it; put it behind: demo {name} {option}"
+            )
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -1,20 +1,22 @@
 """Kernels of few bits, packed in bytes, and products with them that never hold the whole kernel in a wide type.
 
-Two four-bit weights share a byte: row i of a group and row i + g / 2. Unpacking then gives whole slabs of rows, and a
+As many weights share a word as fill whole bytes: one of eight bits a byte, two of four bits a byte, eight of three
+bits three bytes. Those of one word stand g / P rows apart in a group. Unpacking then gives whole slabs of rows, and a
 product is the sum over slabs of plain products, with nothing to interleave.
 
-Shapes: W fan-in, F fan-out, g rows a group, G = W / g groups, P = 8 / bits weights a byte, T columns a tile.
+Shapes: W fan-in, F fan-out, g rows a group, G = W / g groups, P weights a word of Q bytes, T columns a tile.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 TILE = 256  # columns widened at a time on CPU: they stay in the cache of a core
-BITS = (4, 8)
+BITS = (3, 4, 8)
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("packed", "scale"), meta_fields=("bits",))
@@ -23,7 +25,8 @@ class QuantizedKernel:
     """A (W, F) matrix of weights `(u - 2 ** (bits - 1)) * scale`, u being unsigned integers of `bits` bits.
 
     Attributes:
-      packed: (G, g / P, F) uint8; byte (G, i, f) holds rows i, i + g / P, ... of a group, the first in its low bits.
+      packed: (G, Q * g / P, F) uint8; word i of column f holds rows i, i + g / P, ... of a group, the first in its
+        low bits, and its bytes are in rows i, i + g / P, ..., the lowest first.
       scale: (G, F) float, of every group of every output channel.
       bits: of a weight.
     """
@@ -36,7 +39,7 @@ class QuantizedKernel:
     def shape(self) -> tuple[int, int]:
         """(W, F)."""
         groups, rows, columns = self.packed.shape
-        return groups * rows * (8 // self.bits), columns
+        return groups * rows * 8 // self.bits, columns
 
     @property
     def group(self) -> int:
@@ -49,22 +52,27 @@ class QuantizedKernel:
         return jnp.stack(slabs, axis=1).reshape(self.shape)
 
 
+def weights_per_word(bits: int) -> int:
+    """P, how many weights of `bits` bits fill whole bytes."""
+    return 8 // math.gcd(8, bits)
+
+
 def pack(levels: jax.Array, bits: int, group: int) -> jax.Array:
-    """(G, g / P, F) uint8 from `levels` (W, F), integers from -2 ** (bits - 1) to 2 ** (bits - 1) - 1."""
-    weights = 8 // bits
+    """(G, Q * g / P, F) uint8 from `levels` (W, F), integers from -2 ** (bits - 1) to 2 ** (bits - 1) - 1."""
+    weights = weights_per_word(bits)
     shape = (levels.shape[0] // group, weights, group // weights, levels.shape[1])
-    unsigned = (levels + 2 ** (bits - 1)).astype(jnp.uint8).reshape(shape)
-    packed = unsigned[:, 0]
-    for slab in range(1, weights):
-        packed |= unsigned[:, slab] << jnp.uint8(bits * slab)
-    return packed
+    unsigned = (levels + 2 ** (bits - 1)).astype(jnp.int32).reshape(shape)
+    words = functools.reduce(jnp.bitwise_or, (unsigned[:, slab] << (bits * slab) for slab in range(weights)))
+    return jnp.concatenate([(words >> (8 * byte)).astype(jnp.uint8) for byte in range(weights * bits // 8)], axis=1)
 
 
 def unpack(packed: jax.Array, scale: jax.Array, bits: int, dtype: jax.typing.DTypeLike) -> list[jax.Array]:
     """The P slabs of rows, each (G, g / P, F) of `dtype`, multiplied out in float32."""
-    integers = packed.astype(jnp.int32)
+    weights = weights_per_word(bits)
+    planes = jnp.split(packed.astype(jnp.int32), weights * bits // 8, axis=1)
+    words = functools.reduce(jnp.bitwise_or, (plane << (8 * byte) for byte, plane in enumerate(planes)))
     wide = scale.astype(jnp.float32)[:, None]
-    levels = ((integers >> (bits * slab)) & (2**bits - 1) for slab in range(8 // bits))
+    levels = ((words >> (bits * slab)) & (2**bits - 1) for slab in range(weights))
     return [((level - 2 ** (bits - 1)).astype(jnp.float32) * wide).astype(dtype) for level in levels]
 
 
@@ -81,8 +89,10 @@ def quantized_matmul(
       kernel: (W, F).
       multiply: the plain product of (..., W) and (W, F).
     """
-    groups, rows, columns = kernel.packed.shape
-    slabs = x.reshape(*x.shape[:-1], groups, 8 // kernel.bits, rows)
+    groups, columns = kernel.scale.shape
+    weights_a_word = weights_per_word(kernel.bits)
+    rows = kernel.group // weights_a_word
+    slabs = x.reshape(*x.shape[:-1], groups, weights_a_word, rows)
 
     def product(packed: jax.Array, scale: jax.Array) -> jax.Array:
         weights = unpack(packed, scale, kernel.bits, x.dtype)

@@ -10,14 +10,16 @@ from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.transformer import LinenModelFn, transformer_fn
 from jaxspec.weights.quantize import NAMES, quantize
 
+SELF = "self:"  # begins the name of a draft that is a version of its target
+
 
 def self_draft(lm: LanguageModel, how: str) -> LanguageModel:
     """A cheaper version of `lm` with the same vocabulary, which has its own cache.
 
     Args:
       lm: a model over `transformer_fn`.
-      how: `int8`, `int4` or `int4:group=64` for a quantised copy; `layers=12` for the first twelve layers, which
-        shares the weights of `lm`.
+      how: `int8`, `int4`, `int3` or `int4:group=64` for a quantised copy; `layers=12` for the first twelve layers,
+        which shares the weights of `lm`.
 
     Raises:
       ValueError: `how` is none of these, a number of layers that is not below the model's own, or a model whose

@@ -5,12 +5,13 @@ import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from jaxspec.engine.load import load
-from jaxspec.engine.score_model import describe_scoring, load_scorer, weights_hash
+from jaxspec.engine.load import load_pair
+from jaxspec.engine.score_model import ScoringModel, describe_scoring, load_scorer, weights_hash
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.steps.exact_score import exact_score
 from jaxspec.steps.segmentation import Segmentation
@@ -36,7 +37,7 @@ from jaxspec.train.step_heads import (
 )
 from jaxspec.train.step_shards import describe, read_traces, write_missing
 from jaxspec.train.step_traces import StepTraces, collect_traces, first_problems
-from jaxspec.train.trainer import Monitor, TrainSettings, train
+from jaxspec.train.trainer import Monitor, TrainSettings, check_run, describe_config, train
 from jaxspec.weights.save import save_model
 
 STEP_TOKENS, MAX_STEPS, NEW_TOKENS = 40, 10, 96  # longer than any step, chain and solution of the task
@@ -47,7 +48,7 @@ class StepHeadConfig:
     """A training run of a reward model or router.
 
     Attributes:
-      draft, target: the pair, as `jaxspec.load` takes them.
+      draft, target: the pair, as `load_pair` takes them.
       folder: gets the run (`run/`) and the finished checkpoint (`model/`).
       traces: folder of the paired step traces; those that are missing are collected. Runs may share it.
       head: what to learn.
@@ -100,14 +101,17 @@ def run_step_head(
 
     Raises:
       FileExistsError: the folder holds a finished checkpoint, or a run and `resume` is not set.
-      ValueError: models or traces do not fit each other.
+      ValueError: models or traces do not fit each other, or another run's folder.
       DivergedError, KeyboardInterrupt: see `trainer.train`.
     """
     folder = Path(config.folder)
     if (folder / MODEL).exists():
         raise FileExistsError(f"{folder / MODEL} exists already; choose another folder")
-    draft, target = load(config.draft, dtype="float32"), load(config.target, dtype="float32")
-    traces = pair_traces(config, draft, target)
+    draft, target = load_pair(config.draft, config.target, dtype="float32")
+    labels = _label_model(config, draft, target)
+    description = _description(config, draft, target, labels)
+    check_run(folder / RUN, config.training, description, resume=resume)
+    traces = _traces(config, draft, target, labels)
     settings, seed = config.head, config.training.seed
     annotation = target.config.vocabulary if settings.annotate else 0
     examples = reward_examples(traces) if settings.kind == "reward" else router_examples(traces, annotation)
@@ -123,6 +127,7 @@ def run_step_head(
         HeadBatches(training, config.rows, seed),
         config.training,
         folder / RUN,
+        description=description,
         monitors=monitors,
         probe=lambda params: {
             "held_out_auc": auc(predict(params, scoring, settings, held_out), is_positive(settings, held_out.value))
@@ -162,9 +167,31 @@ def run_step_head(
 
 def pair_traces(config: StepHeadConfig, draft: LanguageModel, target: LanguageModel) -> StepTraces:
     """The traces a config asks for, collected where they are missing."""
+    return _traces(config, draft, target, _label_model(config, draft, target))
+
+
+def _label_model(config: StepHeadConfig, draft: LanguageModel, target: LanguageModel) -> ScoringModel | None:
+    """The reward model whose scores are the labels, or None for exact ones."""
+    return None if config.labels == "exact" else load_scorer(config.labels, draft, target, dtype="float32")
+
+
+def _labels_of(labels: ScoringModel | None) -> str:
+    return "exact" if labels is None else weights_hash(labels.model)
+
+
+def _description(
+    config: StepHeadConfig, draft: LanguageModel, target: LanguageModel, labels: ScoringModel | None
+) -> dict[str, Any]:
+    """What decides a run, besides `config.training`."""
+    pair = {"draft": weights_hash(draft), "target": weights_hash(target), "labels": _labels_of(labels)}
+    return describe_config(config, ("folder", "traces", "training", "shard", "lanes")) | pair
+
+
+def _traces(
+    config: StepHeadConfig, draft: LanguageModel, target: LanguageModel, labels: ScoringModel | None
+) -> StepTraces:
     task, seed = find_task(config.task), config.training.seed
     shards = -(-config.problems // config.shard)
-    labels = None if config.labels == "exact" else load_scorer(config.labels, draft, target, dtype="float32")
 
     def make(index: int) -> StepTraces:
         first = index * config.shard
@@ -186,7 +213,7 @@ def pair_traces(config: StepHeadConfig, draft: LanguageModel, target: LanguageMo
         draft,
         target,
         task=config.task,
-        labels=config.labels if labels is None else weights_hash(labels.model),
+        labels=_labels_of(labels),
         seed=seed,
         first_problem=config.first_problem,
         shard=config.shard,

@@ -1,4 +1,4 @@
-"""Weight-only quantisation: kernels of eight or four bits, everything else as it was.
+"""Weight-only quantisation: kernels of eight, four or three bits, everything else as it was.
 
 Levels are symmetric around zero, with a scale for every output channel or for every `group` weights of one. Scales
 put the largest weight half a step beyond the top level, so that the top level is used as much as the others.
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.models.language_model import LanguageModel
-from jaxspec.models.quantized_kernel import BITS, QuantizedKernel, pack
+from jaxspec.models.quantized_kernel import BITS, QuantizedKernel, pack, weights_per_word
 from jaxspec.models.transformer import LinenModelFn
 
 NAMES = {f"int{bits}": bits for bits in BITS}
@@ -33,10 +33,10 @@ class Quantization:
 
 
 def parse_quantization(text: str) -> Quantization:
-    """What `int8`, `int4` or `int4:group=64` asks for.
+    """What `int8`, `int4`, `int3` or `int4:group=64` asks for.
 
     Raises:
-      ValueError: it is none of these, or the group is not a positive multiple of the weights in a byte.
+      ValueError: it is none of these, or the group is not a positive multiple of the weights that share a word.
     """
     name, colon, setting = text.strip().partition(":")
     if name not in NAMES:
@@ -48,8 +48,8 @@ def parse_quantization(text: str) -> Quantization:
     if key != "group" or not value.isdecimal():
         raise ValueError(f"quantize={text!r}: {setting!r} is not of the form group=NUMBER")
     group = int(value)
-    if group < 1 or group % (8 // bits):
-        raise ValueError(f"quantize={text!r}: group={group} must be a positive multiple of {8 // bits}")
+    if group < 1 or group % weights_per_word(bits):
+        raise ValueError(f"quantize={text!r}: group={group} must be a positive multiple of {weights_per_word(bits)}")
     return Quantization(bits, group)
 
 
@@ -60,8 +60,8 @@ def quantize(lm: LanguageModel, weights: str, *, embedding: str = "int8") -> Lan
 
     Args:
       lm: a model of `jaxspec.load`, or any over `transformer_fn`.
-      weights: `int8` or `int4`, with one scale an output channel, or `int4:group=64` with one for every 64 weights
-        of a channel.
+      weights: `int8`, `int4` or `int3`, with one scale an output channel, or `int4:group=64` with one for every 64
+        weights of a channel.
       embedding: the same for the embedding and the head.
 
     Raises:
@@ -118,7 +118,7 @@ def _check_groups(kernels: list[tuple[Any, int, Quantization]]) -> None:
                 f"group={wanted.group} does not divide the {rows} inputs of {name}; use a divisor of {common}, "
                 "which divides those of all kernels"
             )
-        if rows % (8 // wanted.bits):
+        if rows % weights_per_word(wanted.bits):
             raise ValueError(f"{name} has {rows} inputs, which do not fill bytes of int{wanted.bits}; use int8")
 
 

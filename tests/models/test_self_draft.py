@@ -75,7 +75,7 @@ def test_a_draft_decodes() -> None:
 
 @pytest.mark.parametrize("how", ["", "half", "layers", "layers=", "layers=x", "layers=-1", "layer=1", "fp8"])
 def test_other_texts_are_refused(how: str) -> None:
-    with pytest.raises(ValueError, match="is none of int4, int8, int4:group=64 and layers=12"):
+    with pytest.raises(ValueError, match="is none of int3, int4, int8, int4:group=64 and layers=12"):
         self_draft(small_transformer(), how)
 
 

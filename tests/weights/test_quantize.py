@@ -18,19 +18,23 @@ from jaxspec.models.transformer import matmul
 from jaxspec.weights.parameters import parameter_shapes
 from jaxspec.weights.quantize import Quantization, parse_quantization, quantize, quantize_kernel
 
-CASES = [(8, None), (8, 16), (4, None), (4, 16)]
+OF_BYTES = [(8, None), (8, 16), (4, None), (4, 16)]
+CASES = [*OF_BYTES, (3, None), (3, 16)]
+WORDS = {8: (1, 1), 4: (2, 1), 3: (8, 3)}  # weights and bytes
 
 
 def unpacked(kernel: QuantizedKernel) -> np.ndarray:
     """The numbers a packed kernel stands for, byte by byte as its docstring says."""
     packed, scale = np.asarray(kernel.packed), np.asarray(kernel.scale.astype(jnp.float32))
-    groups, height, columns = packed.shape
-    weights = 8 // kernel.bits
+    weights, width = WORDS[kernel.bits]
+    groups, rows, columns = packed.shape
+    height = rows // width
     out = np.zeros((groups * height * weights, columns), np.float32)
     for group in range(groups):
         for row in range(height):
+            word = sum(packed[group, byte * height + row].astype(int) << (8 * byte) for byte in range(width))
             for slab in range(weights):
-                unsigned = (packed[group, row].astype(int) >> (kernel.bits * slab)) % 2**kernel.bits
+                unsigned = (word >> (kernel.bits * slab)) % 2**kernel.bits
                 level = (unsigned - 2 ** (kernel.bits - 1)).astype(np.float32)
                 out[group * height * weights + slab * height + row] = level * scale[group]
     return out
@@ -97,7 +101,7 @@ def test_every_weight_goes_to_the_nearest_level(bits: int, group: int | None) ->
     np.testing.assert_array_equal(unpacked(quantized)[:, 2], 0)
 
 
-@pytest.mark.parametrize(("bits", "group"), CASES)
+@pytest.mark.parametrize(("bits", "group"), OF_BYTES)
 def test_levels_and_scales_are_those_of_qwix(bits: int, group: int | None) -> None:
     qwix = pytest.importorskip("qwix")
     kernel = jnp.asarray(random_kernel(64, 7, seed=1))
@@ -142,7 +146,7 @@ def test_columns_of_a_kernel(bits: int, group: int | None) -> None:
     np.testing.assert_array_equal(quantized_columns(quantized, ids, jnp.float32), expected.T[np.asarray(ids)])
 
 
-@pytest.mark.parametrize("weights", ["int8", "int4", "int4:group=8"])
+@pytest.mark.parametrize("weights", ["int8", "int4", "int3", "int4:group=8"])
 @pytest.mark.parametrize("build", [small_transformer, untied])
 def test_logits_equal_those_of_the_unpacked_weights(build, weights: str) -> None:
     quantized = quantize(build(), weights)
@@ -155,13 +159,14 @@ def test_more_bits_and_smaller_groups_are_nearer_to_the_model() -> None:
     lm = untied()
     errors = [
         float(np.mean((logits(quantize(lm, weights)) - logits(lm)) ** 2))
-        for weights in ("int8", "int4:group=4", "int4")
+        for weights in ("int8", "int4:group=4", "int4", "int3")
     ]
-    assert errors == sorted(errors) and errors[0] < errors[2] / 50
+    assert errors == sorted(errors) and errors[0] < errors[2] / 50 and errors[3] > 2 * errors[2]
 
 
 @pytest.mark.parametrize(
-    ("weights", "bits", "scale_bytes"), [("int8", 8, "channel"), ("int4", 4, "channel"), ("int4:group=8", 4, "group")]
+    ("weights", "bits", "scale_bytes"),
+    [("int8", 8, "channel"), ("int4", 4, "channel"), ("int3", 3, "channel"), ("int4:group=8", 4, "group")],
 )
 def test_bytes_are_what_they_should_be_and_what_is_planned(weights: str, bits: int, scale_bytes: str) -> None:
     lm = untied()
@@ -194,7 +199,7 @@ def test_decoding_keeps_no_wide_copy_of_the_weights() -> None:
         params=parameter_shapes(config, jnp.float32),
     )
     plain = jaxspec.plan(shapes, cache=128)
-    for weights, share in (("int8", 0.35), ("int4:group=32", 0.25)):
+    for weights, share in (("int8", 0.35), ("int4:group=32", 0.25), ("int3", 0.2)):
         plan = jaxspec.plan(quantize(shapes, weights), cache=128)
         assert plan.weights < share * plain.weights
         assert plan.peak < plain.peak / 2
@@ -240,13 +245,14 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "quantize='' is not one of int4, int8"),
-        ("int3", "quantize='int3' is not one of int4, int8"),
+        ("", "quantize='' is not one of int3, int4, int8"),
+        ("int2", "quantize='int2' is not one of int3, int4, int8"),
         ("INT8", "quantize='INT8' is not one of"),
         ("int4:64", "'64' is not of the form group=NUMBER"),
         ("int4:", "'' is not of the form group=NUMBER"),
         ("int4:group=-2", "'group=-2' is not of the form"),
         ("int4:group=3", "group=3 must be a positive multiple of 2"),
+        ("int3:group=4", "group=4 must be a positive multiple of 8"),
         ("int8:group=0", "group=0 must be a positive multiple of 1"),
     ],
 )

@@ -7,9 +7,9 @@ from jaxspec.drafters.chain import OneChain
 from jaxspec.drafters.draft_model.drafter import DraftModel
 from jaxspec.drafters.stateless import Stateless
 from jaxspec.models.language_model import LanguageModel
+from jaxspec.models.self_draft import SELF
 
 AUTO = (0, 1, 2, 4, 8)  # lengths the loop chooses among
-SELF = "self:"
 
 
 def draft_model(
@@ -24,10 +24,10 @@ def draft_model(
     """Drafts with a smaller language model.
 
     Args:
-      lm: the draft model, or what `jaxspec.load` takes; or `self:int8`, `self:int4`, `self:int4:group=64` for a
-        quantised copy of the target, `self:layers=12` for its first twelve layers.
+      lm: the draft model, or what `jaxspec.load` takes; or `self:int8`, `self:int4`, `self:int3` or
+        `self:int4:group=64` for a quantised copy of the target, `self:layers=12` for its first twelve layers.
       length: tokens a draft, or `auto`: 0, 1, 2, 4 or 8, whichever the acceptance seen so far and the measured cost
-        of a step, drafting included, make the fastest.
+        of a step, drafting included, make the fastest; always 8 under rules whose texts depend on drafts.
       stop_below: end a draft where its most probable next token has less than this probability; 0 never.
       branches: tokens proposed at every step, the draft going on below the first.
       vocabulary: `same` wants models that agree on every id both have a token for; `shared` lets them differ, and
