@@ -98,6 +98,17 @@ def test_undefined_slots_change_nothing(name: str, by_slot: bool) -> None:
     np.testing.assert_array_equal(clean.keys[1], dirty.keys[1])
 
 
+@pytest.mark.parametrize("by_slot", [False, True])
+def test_a_token_without_numbers_spoils_none_that_do_not_see_it(by_slot: bool) -> None:
+    fn, params = build(PLAIN, by_slot=by_slot)
+    kernel = params["embedding"]["kernel"]
+    spoiled = params | {"embedding": {"kernel": kernel.at[:, 9].set(jnp.nan)}}
+    cache = kv_cache.init_cache(PLAIN, 1, SLOTS, jnp.float32)
+    good, bad = (fn(p, chain_block(jnp.asarray([[4, 7, 9, 5]])), cache).logits[0] for p in (params, spoiled))
+    np.testing.assert_allclose(bad[:2], good[:2], atol=2e-5)
+    assert not jnp.isfinite(bad[2]).any()
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_by_slot_logits_are_bit_equal_for_any_split(name: str, dtype) -> None:
