@@ -62,16 +62,24 @@ def _build(raw: dict[str, Any], kind: type[T], where: str) -> T:
 
 
 def _value(value: Any, hint: Any, where: str) -> Any:
-    origin = typing.get_origin(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _build(value, hint, where)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_value(item, typing.get_args(hint)[0], where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    allowed = typing.get_args(hint) if origin in (types.UnionType, typing.Union) else (hint,)
+    """A value of a file as the field of type `hint` wants it."""
+    either = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    allowed = typing.get_args(hint) if either else (hint,)
+    if value is None and types.NoneType in allowed:
+        return None
+    for kind in allowed:
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            if not isinstance(value, dict):
+                raise ValueError(f"{where}={value!r} is not a mapping of settings; give some, or leave it out")
+            return _build(value, kind, where)
+        if typing.get_origin(kind) is tuple:
+            if not isinstance(value, list | tuple):
+                raise ValueError(f"{where}={value!r} is not a list; put it into brackets")
+            return tuple(_value(item, typing.get_args(kind)[0], where) for item in value)
     plain = tuple(kind for kind in allowed if isinstance(kind, type))
+    if float in plain and int not in plain and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
     if plain and (not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain)):
-        names = ", ".join(kind.__name__ for kind in plain)
+        names = " or ".join(kind.__name__ for kind in plain if kind is not types.NoneType)
         raise ValueError(f"{where}={value!r} is not of type {names}")
     return value

@@ -25,6 +25,7 @@ from jaxspec.tasks.task import Task
 WRONG, RIGHT, FAST_FORWARDED, STATIONARY = range(4)  # what a token of an iterate is
 STYLES = ("dim", "green", "bold green", "bold cyan")
 COLOURS = ("0.9", "#9bd49b", "#2e8b57", "#3aa6c8")
+PICTURED = 3  # blocks
 LABELS = ("wrong", "right", "fast-forwarded", "stationary")
 
 
@@ -158,6 +159,12 @@ def kinds_of(iterates: np.ndarray) -> np.ndarray:
     kinds = np.where((number >= tau) & (number < pi), STATIONARY, kinds)
     together = (pi == np.concatenate([[-1], pi[:-1]])) & (pi > 0)
     return np.where((number == pi) & together, FAST_FORWARDED, kinds)
+
+
+def picture_length(lm: LanguageModel, prompt: str, n: int) -> int:
+    """Tokens of the blocks of n, three at most, that fit behind a prompt in the model's context."""
+    room = lm.config.context - len(encode_prompts(lm, [prompt], chat=False)[0])
+    return min(PICTURED, room // n) * n
 
 
 def picture(

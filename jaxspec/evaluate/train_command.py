@@ -1,5 +1,6 @@
 """`jaxspec train`: a config in, a checkpoint with its card out."""
 
+import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -12,6 +13,8 @@ from jaxspec.train.run import LanguageModelConfig, run
 from jaxspec.train.run_consistency import ConsistencyConfig, run_consistency
 from jaxspec.train.run_step_head import StepHeadConfig, run_step_head
 
+STOPPED = 1  # exit code
+
 KINDS = {
     "language_model": (LanguageModelConfig, run),
     "consistency": (ConsistencyConfig, run_consistency),
@@ -22,7 +25,7 @@ KINDS = {
 def train(
     config: Annotated[Path, typer.Option(help="A YAML file; see configs/.")],
     folder: Annotated[str | None, typer.Option(help="Where to write.", show_default="the config's")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything.", show_default="the config's")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all draws.", show_default="the config's")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in the folder stopped.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object to standard output, nothing else.")
@@ -31,7 +34,8 @@ def train(
 ) -> None:
     """Train a model as a config says: a language model from scratch, or one for parallel decoding.
 
-    Progress goes to standard error. Ctrl-C saves a checkpoint first; --resume goes on from it.
+    Progress goes to standard error. Ctrl-C saves a checkpoint first; --resume goes on from it. The exit code is 1
+    when a monitor stopped the training; no model is written then.
     """
     settings, go = read_train_config(config, folder, seed)
     words = ["jaxspec", "train", "--config", str(config)]
@@ -40,16 +44,22 @@ def train(
     report = go(settings, resume=resume, command=shlex.join(words))
     if as_json:
         print(json.dumps(_plain(report), allow_nan=False))
-        return
-    if report.stopped is not None:
+    elif report.stopped is not None:
         print(f"stopped, nothing was written: {report.stopped}")
-        raise typer.Exit(1)
-    print(f"wrote {report.folder}")
-    print((report.folder / "README.md").read_text().split("## Measured")[-1].strip())
+    else:
+        print(f"wrote {report.folder}")
+        print((report.folder / "README.md").read_text().split("## Measured")[-1].strip())
+    if report.stopped is not None:
+        raise typer.Exit(STOPPED)
 
 
 def read_train_config(path: Path, folder: str | None = None, seed: int | None = None) -> tuple[Any, Any]:
     """The config a file describes, by its `kind`, and the function that runs it.
+
+    Args:
+      path: of the file.
+      folder: to write to, instead of the config's.
+      seed: of every draw, instead of the config's.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -59,12 +69,19 @@ def read_train_config(path: Path, folder: str | None = None, seed: int | None = 
     kind = raw.pop("kind", "language_model") if isinstance(raw, dict) else "language_model"
     if kind not in KINDS:
         raise ValueError(f"{path}: kind={kind!r} is not one of {', '.join(KINDS)}")
-    if isinstance(raw, dict):
-        raw |= {} if folder is None else {"folder": folder}
-        if seed is not None:
-            raw["training"] = (raw.get("training") or {}) | {"seed": seed}
+    if isinstance(raw, dict) and folder is not None:
+        raw["folder"] = folder
     form, go = KINDS[kind]
-    return read_config(path, form, raw), go
+    config = read_config(path, form, raw)
+    return config if seed is None else _seeded(config, seed), go
+
+
+def _seeded(config: Any, seed: int) -> Any:
+    """A config with one seed for all that it draws."""
+    config = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
+    if isinstance(config, ConsistencyConfig) and config.answers == "own":
+        config = dataclasses.replace(config, collection=dataclasses.replace(config.collection, seed=seed))
+    return config
 
 
 def _plain(value: Any) -> Any:

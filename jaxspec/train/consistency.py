@@ -38,6 +38,7 @@ class ConsistencyBatch(NamedTuple):
       tokens: (B, L) int32 prompt and answer.
       prompt_length: (B,) int32, at least 1.
       length: (B,) int32 of prompt and answer.
+      start: (B,) int32 where the first block begins.
       noisy: (B, R, T, n) int32 a state of every block; R is 2 for the local loss, whose second stream holds the
         states after those of the first.
     """
@@ -45,6 +46,7 @@ class ConsistencyBatch(NamedTuple):
     tokens: Any
     prompt_length: Any
     length: Any
+    start: Any
     noisy: Any
 
 
@@ -115,25 +117,20 @@ class Consistency:
                 "one, the local loss two; choose the states accordingly"
             )
         sequence = batch.tokens.shape[1]
-        packed = pack(
-            batch.tokens,
-            batch.prompt_length,
-            batch.noisy,
-            shared_blocks(settings.context, blocks, settings.window),
-        )
-        fixed = answer_blocks(batch.tokens, batch.prompt_length, batch.length, blocks, block)
-        noisy = batch.noisy[:, 0]
+        fixed = answer_blocks(batch.tokens, batch.start, batch.length, blocks, block)
+        noise = batch.noisy
         if settings.refinements:
-            noisy = refine(self.forward, params, packed, fixed, noisy, settings.refinements, key)
-            ids = jnp.concatenate([batch.tokens, noisy.reshape(noisy.shape[0], -1)], axis=1)
-            packed = packed._replace(ids=ids)
+            decoding = pack(batch.tokens, batch.start, noise, shared=1)  # sees no noise before its block
+            noise = refine(self.forward, params, decoding, fixed, noise[:, 0], settings.refinements, key)[:, None]
+        noisy = noise[:, 0]
+        packed = pack(batch.tokens, batch.start, noise, shared_blocks(settings.context, blocks, settings.window))
         logits = forward_logits(self.forward, params, *packed)
         student = take_noisy(logits, sequence, 0, blocks, block)
         if settings.teacher == "local":
             teacher = take_noisy(logits, sequence, 1, blocks, block)
         else:
-            teacher = take_clean(logits, batch.prompt_length, blocks, block)
-        trained = supervised(noisy, fixed, batch.prompt_length, batch.length)
+            teacher = take_clean(logits, batch.start, blocks, block)
+        trained = supervised(noisy, fixed, batch.start, batch.length)
         distance = kl_divergence(jax.lax.stop_gradient(teacher), student, settings.divergence, settings.temperature)
         consistency = masked_mean(distance, trained, settings.mean)
         ar, ar_metrics = autoregressive_loss(logits[:, :sequence], batch, settings)

@@ -29,7 +29,8 @@ class GivenAnswerBatches:
       blocks, block: T and n. What an answer has beyond T * n tokens is trained on clean text alone.
       vocabulary: ids.
       source: of random tokens; see `random_blocks`.
-      shifted: blocks begin at a random one of the answer's first n tokens, as windows do that move on token by token.
+      first_share: share of answers whose first block begins where decoding does, at the last token of the prompt. The
+        others' begins at any of the n tokens from there on, since decoding goes on from wherever it has come.
       seed: of all draws.
     """
 
@@ -41,7 +42,7 @@ class GivenAnswerBatches:
     block: int
     vocabulary: int
     source: str = "prompt"
-    shifted: bool = True
+    first_share: float = 0.25
     seed: int = 0
 
     def batch(self, step: int) -> ConsistencyBatch:
@@ -51,11 +52,12 @@ class GivenAnswerBatches:
         prompt_length = np.argmax(counted, axis=1).astype(np.int32)
         length = prompt_length + np.sum(counted, axis=1, dtype=np.int32)
         random = np.random.default_rng((self.seed, 2, step))
-        if self.shifted:
-            prompt_length += random.integers(0, np.minimum(self.block, length - prompt_length), dtype=np.int32)
+        further = random.integers(0, np.minimum(self.block, length - prompt_length + 1), dtype=np.int32)
+        first = random.random(self.rows) < self.first_share
+        start = (prompt_length - 1 + np.where(first, 0, further)).astype(np.int32)
         noisy = random_blocks(
             ids,
-            prompt_length,
+            start,
             length,
             self.blocks,
             self.block,
@@ -64,4 +66,4 @@ class GivenAnswerBatches:
             random=random,
             known_first=True,
         )
-        return ConsistencyBatch(ids, prompt_length, length, noisy[:, None])
+        return ConsistencyBatch(ids, prompt_length, length, start, noisy[:, None])

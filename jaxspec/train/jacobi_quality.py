@@ -58,13 +58,16 @@ def jacobi_quality(
     """
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "lanes": lanes}
     plain = generate(lm, list(prompts), **settings)
-    right = sum(is_right(index, text) for index, text in enumerate(plain.texts)) / len(prompts)
+    right = _share_right(is_right, plain.texts)
     found = [JacobiQuality("plain", 1, plain.statistics.tokens_per_call, right, True)]
     for n in sizes:
         for mode in modes:
             out = generate(lm, list(prompts), drafter=jacobi(n, mode, initial), **settings)  # type: ignore[arg-type]
             identical = out.ids == plain.ids
-            if not identical:
-                right = sum(is_right(index, text) for index, text in enumerate(out.texts)) / len(prompts)
-            found.append(JacobiQuality(mode, n, out.statistics.tokens_per_call, right, identical))
+            share = right if identical else _share_right(is_right, out.texts)
+            found.append(JacobiQuality(mode, n, out.statistics.tokens_per_call, share, identical))
     return found
+
+
+def _share_right(is_right: Callable[[int, str], bool], texts: Sequence[str]) -> float:
+    return sum(is_right(index, text) for index, text in enumerate(texts)) / len(texts)

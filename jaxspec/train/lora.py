@@ -34,6 +34,8 @@ class LoRA:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"rank={self.rank} is below 1")
+        if not self.alpha > 0:
+            raise ValueError(f"alpha={self.alpha} must be above 0: it scales what the adapters add")
         unknown = sorted(set(self.kernels) - set(KERNELS))
         if unknown or not self.kernels:
             raise ValueError(f"kernels={self.kernels}; choose one or several of {', '.join(KERNELS)}")

@@ -24,7 +24,8 @@ class MetricsLog:
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _is_before(line, step)]
             path.write_text("".join(f"{line}\n" for line in kept))
-        self._file = path.open("a")
+        # Line by line, so that the log of a killed run reaches as far as its last checkpoint.
+        self._file = path.open("a", buffering=1)
         self._stream = sys.stderr if stream is None else stream
         self._first, self._steps, self._every = step, steps, every
         self._begun = time.perf_counter()
@@ -33,7 +34,6 @@ class MetricsLog:
         """Records the numbers of the step that made `step` steps complete."""
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         if self._every and (step % self._every == 0 or step == self._steps):
-            self._file.flush()
             self._progress(step, metrics)
 
     def say(self, message: str) -> None:
@@ -58,6 +58,7 @@ def _is_before(line: str, step: int) -> bool:
         return False
 
 
-def read_metrics(path: str | Path) -> list[dict[str, float]]:
-    """The lines of a log, in order."""
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+def read_metrics(path: str | Path, last: int | None = None) -> list[dict[str, float]]:
+    """The lines of a log, in order; only whole ones of steps up to `last`, if it is given."""
+    lines = Path(path).read_text().splitlines()
+    return [json.loads(line) for line in lines if last is None or _is_before(line, last)]

@@ -90,62 +90,60 @@ def shared_blocks(context: str, blocks: int, window: int = 1) -> int:
     return {"clean": 1, "noise_aware": blocks, "noise_window": window}[context]
 
 
-def block_sizes(prompt_length: jax.Array, length: jax.Array, blocks: int, block: int) -> jax.Array:
+def block_sizes(start: jax.Array, length: jax.Array, blocks: int, block: int) -> jax.Array:
     """(B, T) int32 tokens of the answer in every block: n, fewer in the last, 0 behind it.
 
     Args:
-      prompt_length: (B,) int32.
+      start: (B,) int32 where the blocks begin.
       length: (B,) int32 of prompt and answer.
       blocks, block: T and n.
     """
-    start = jnp.arange(blocks, dtype=jnp.int32) * block
-    return jnp.clip((length - prompt_length)[:, None] - start, 0, block)
+    before = jnp.arange(blocks, dtype=jnp.int32) * block
+    return jnp.clip((length - start)[:, None] - before, 0, block)
 
 
-def answer_blocks(tokens: jax.Array, prompt_length: jax.Array, length: jax.Array, blocks: int, block: int) -> jax.Array:
+def answer_blocks(tokens: jax.Array, start: jax.Array, length: jax.Array, blocks: int, block: int) -> jax.Array:
     """(B, T, n) the answer cut into blocks, `FILL` behind its end: the fixed points of Jacobi decoding.
 
     Args:
       tokens: (B, L) int32, the answer right behind the prompt.
-      prompt_length, length: (B,) int32.
+      start, length: (B,) int32 where the blocks begin, and where the answer ends.
       blocks, block: T and n.
     """
-    index = prompt_length[:, None] + jnp.arange(blocks * block, dtype=jnp.int32)
+    index = start[:, None] + jnp.arange(blocks * block, dtype=jnp.int32)
     ids = jnp.take_along_axis(tokens, jnp.minimum(index, tokens.shape[1] - 1), axis=1)
     ids = jnp.where(index < length[:, None], ids, FILL)
     return ids.reshape(tokens.shape[0], blocks, block)
 
 
-def pack(tokens: jax.Array, prompt_length: jax.Array, noisy: jax.Array, shared: int) -> Packed:
+def pack(tokens: jax.Array, start: jax.Array, noisy: jax.Array, shared: int) -> Packed:
     """The clean text and its noisy streams side by side.
 
     Args:
       tokens: (B, L) int32 clean text.
-      prompt_length: (B,) int32, at least 1.
+      start: (B,) int32 where the blocks begin: behind the prompt, or as far as decoding has come.
       noisy: (B, R, T, n) int32 noisy blocks of every stream.
       shared: see `shared_blocks`.
     """
     lanes, sequence = tokens.shape
     streams, blocks, block = noisy.shape[1:]
     clean = jnp.broadcast_to(jnp.arange(sequence, dtype=jnp.int32), tokens.shape)
-    answer = prompt_length[:, None] + jnp.tile(jnp.arange(blocks * block, dtype=jnp.int32), streams)
+    answer = start[:, None] + jnp.tile(jnp.arange(blocks * block, dtype=jnp.int32), streams)
     return Packed(
         jnp.concatenate([tokens, noisy.reshape(lanes, -1)], axis=1),
         jnp.concatenate([clean, answer], axis=1),
-        visibility(prompt_length, sequence, streams, blocks, block, shared),
+        visibility(start, sequence, streams, blocks, block, shared),
     )
 
 
-def visibility(
-    prompt_length: jax.Array, sequence: int, streams: int, blocks: int, block: int, shared: int
-) -> jax.Array:
+def visibility(start: jax.Array, sequence: int, streams: int, blocks: int, block: int, shared: int) -> jax.Array:
     """(B, W, W) bool, query by key.
 
     A clean query sees the clean text up to itself. A noisy query sees the clean text up to where its group of
     `shared` blocks begins, and the group's own noisy tokens up to itself.
 
     Args:
-      prompt_length: (B,) int32.
+      start: (B,) int32 where the blocks begin.
       sequence, streams, blocks, block: L, R, T and n.
       shared: blocks a group.
     """
@@ -161,31 +159,31 @@ def visibility(
     before = index <= index[:, None]
     same_group = (group[:, None] == group) | (stream == 0)
     within = same_stream & before & same_group  # (W, W)
-    seen = prompt_length[:, None] + group * (shared * block)  # (B, W) clean tokens a noisy query sees
+    seen = start[:, None] + group * (shared * block)  # (B, W) clean tokens a noisy query sees
     across = (stream > 0)[:, None] & (stream == 0) & (index < seen[:, :, None])
     return within | across
 
 
-def take_clean(logits: jax.Array, prompt_length: jax.Array, blocks: int, block: int) -> jax.Array:
+def take_clean(logits: jax.Array, start: jax.Array, blocks: int, block: int) -> jax.Array:
     """(B, T, n, V) what the clean stream says at the position of every block token.
 
     Args:
       logits: (B, W, V) of a packed pass. What stands behind the end of the clean text is undefined: mask it.
-      prompt_length: (B,) int32.
+      start: (B,) int32 where the blocks begin.
       blocks, block: T and n.
     """
-    index = prompt_length[:, None] + jnp.arange(blocks * block, dtype=jnp.int32)
+    index = start[:, None] + jnp.arange(blocks * block, dtype=jnp.int32)
     taken = jnp.take_along_axis(logits, index[:, :, None], axis=1, mode="clip")
     return taken.reshape(logits.shape[0], blocks, block, -1)
 
 
 def take_noisy(logits: jax.Array, sequence: int, stream: int, blocks: int, block: int) -> jax.Array:
     """(B, T, n, V) what noisy stream number `stream`, from 0 on, says in a packed pass of logits (B, W, V)."""
-    start = sequence + stream * blocks * block
-    return logits[:, start : start + blocks * block].reshape(logits.shape[0], blocks, block, -1)
+    begin = sequence + stream * blocks * block
+    return logits[:, begin : begin + blocks * block].reshape(logits.shape[0], blocks, block, -1)
 
 
-def supervised(noisy: jax.Array, fixed: jax.Array, prompt_length: jax.Array, length: jax.Array) -> jax.Array:
+def supervised(noisy: jax.Array, fixed: jax.Array, start: jax.Array, length: jax.Array) -> jax.Array:
     """(B, T, n) bool noisy positions that are trained.
 
     From the first wrong input of a block on: before it, noisy and clean inputs are equal and there is nothing to
@@ -194,10 +192,10 @@ def supervised(noisy: jax.Array, fixed: jax.Array, prompt_length: jax.Array, len
 
     Args:
       noisy, fixed: (B, T, n) int32.
-      prompt_length, length: (B,) int32.
+      start, length: (B,) int32 where the blocks begin, and where the answer ends.
     """
     blocks, block = noisy.shape[1:]
     wrong = jnp.cumsum((noisy != fixed).astype(jnp.int32), axis=2) > 0
     index = jnp.arange(blocks * block, dtype=jnp.int32).reshape(blocks, block)
-    target = prompt_length[:, None, None] + index + 1
+    target = start[:, None, None] + index + 1
     return wrong & (target < length[:, None, None])

@@ -10,7 +10,7 @@ from jaxspec.train.packing import FILL
 
 def random_blocks(
     tokens: np.ndarray,
-    prompt_length: np.ndarray,
+    start: np.ndarray,
     length: np.ndarray,
     blocks: int,
     block: int,
@@ -24,7 +24,8 @@ def random_blocks(
 
     Args:
       tokens: (B, L) int prompt and answer.
-      prompt_length, length: (B,) int, of the prompt, at least 1, and of both.
+      start, length: (B,) int, where the first block begins, and of prompt and answer. Without `known_first` the first
+        block has a token before it.
       blocks, block: T and n.
       vocabulary: ids.
       source: `prompt` draws from the text before the block, `vocabulary` from all ids, `repeat` repeats the token
@@ -34,7 +35,7 @@ def random_blocks(
         then the token to `repeat`.
     """
     tokens, length = np.asarray(tokens, np.int32), np.asarray(length)
-    begin = np.asarray(prompt_length)[:, None] + np.arange(blocks) * block
+    begin = np.asarray(start)[:, None] + np.arange(blocks) * block
     begin = np.minimum(begin, length[:, None])[..., None]  # (B, T, 1)
     lane = np.arange(len(tokens))[:, None, None]
     uniform = random.random((len(tokens), blocks, block))

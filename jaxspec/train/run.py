@@ -18,7 +18,7 @@ from jaxspec.train.answers import AnswerBatches, answer_quality, encode_answers
 from jaxspec.train.card import write_card
 from jaxspec.train.forward import init_params
 from jaxspec.train.language_model_loss import LanguageModelObjective, TextBatch
-from jaxspec.train.trainer import Monitor, TrainSettings, train
+from jaxspec.train.trainer import Monitor, TrainSettings, describe_config, train
 from jaxspec.weights.save import save_model
 
 MODEL, RUN = "model", "run"
@@ -154,6 +154,7 @@ def run(
         AnswerBatches(functools.partial(task.example, seed), tokenizer, config.rows, config.tokens),
         config.training,
         folder / RUN,
+        description=describe_config(config, ("folder", "training", "held_out")),
         monitors=monitors,
         probe=lambda params: answer_quality(params, model, held_out[0]),
         resume=resume,

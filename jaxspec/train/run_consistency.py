@@ -7,12 +7,13 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
 
 from jaxspec.drafters.initial_tokens import Initial
+from jaxspec.drafters.model_tables import fingerprint
 from jaxspec.engine.load import load
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import Params
@@ -21,17 +22,19 @@ from jaxspec.train.card import write_card
 from jaxspec.train.consistency import ConsistencySettings, consistency
 from jaxspec.train.given_answers import GivenAnswerBatches
 from jaxspec.train.jacobi_quality import JacobiQuality, jacobi_quality
+from jaxspec.train.lora import LoRA
 from jaxspec.train.monitors import CollapseLimits, CollapseMonitor
 from jaxspec.train.on_policy import RoundSettings, on_policy_round
 from jaxspec.train.packing import PackedForward
 from jaxspec.train.run import DTYPES, MODEL, RUN
 from jaxspec.train.shards import read_shards
-from jaxspec.train.trainer import Monitor, TrainSettings, train
+from jaxspec.train.trainer import Monitor, TrainSettings, check_run, describe_config, finished_steps, train
 from jaxspec.train.trajectory_batches import StateChoice, TrajectoryBatches, trajectory_batches
 from jaxspec.weights.save import save_model
 
 SHARDS = "trajectories"
 ANSWERS = ("own", "given")
+NO_WEIGHT = ("folder", "rounds", "held_out", "sizes", "max_new_tokens", "watch")  # settings no weight depends on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +50,15 @@ class ConsistencyConfig:
         published; `given`: every step takes fresh prompts with the task's own answers, and nothing is collected.
       prompts: prompts answered a round, none of them twice; for own answers.
       first_prompt: number of the first, beyond what the base has seen.
-      collection: of trajectories; given answers use its `block` and `blocks` alone.
+      collection: of trajectories; given answers know its `block` and `blocks` alone.
       tokens: ids a text of given answers, prompt, answer and end.
       rounds: times the model, as it is then, answers and is trained.
       batch_size: answers a step.
-      states: which state of every block a step trains; given answers know the `initial` one alone, and
-        `loss.refinements` leads on from there.
+      states: which state of every block a step trains; given answers know the `initial` one alone, of tokens of
+        `random_source`, and `loss.refinements` leads on from there.
       loss: the objective.
+      lora: low-rank adapters, which are trained instead of the weights and added to them after every round; None
+        trains all weights.
       held_out: prompts to measure on.
       sizes: block sizes to measure.
       max_new_tokens: of a measured answer.
@@ -75,6 +80,7 @@ class ConsistencyConfig:
     batch_size: int = 16
     states: StateChoice = StateChoice()
     loss: ConsistencySettings = ConsistencySettings()
+    lora: LoRA | None = None
     held_out: int = 192
     sizes: tuple[int, ...] = (16,)
     max_new_tokens: int = 128
@@ -95,12 +101,27 @@ class ConsistencyConfig:
                 f"answers='given' has no trajectories for states.kind={self.states.kind!r} and "
                 f"loss.teacher={self.loss.teacher!r}; set them to initial and global"
             )
+        if self.answers == "given":
+            unused = _changed("states", self.states, ("kind", "random_source"))
+            unused += _changed("collection", self.collection, ("block", "blocks"))
+            if unused:
+                raise ValueError(f"answers='given' does not use {', '.join(unused)}; leave them out")
 
     @property
     def initial(self) -> Initial:
         """What stands where the model has not guessed yet, in training and when it is measured."""
         initial = self.states.random_source if self.answers == "given" else self.collection.initial
         return cast(Initial, initial)
+
+
+def _changed(section: str, settings: StateChoice | RoundSettings, used: Sequence[str]) -> list[str]:
+    """The settings of a section that are neither `used` nor at their defaults, with their values."""
+    defaults = dataclasses.asdict(type(settings)())
+    return [
+        f"{section}.{name}={value!r}"
+        for name, value in dataclasses.asdict(settings).items()
+        if name not in used and value != defaults[name]
+    ]
 
 
 class ConsistencyReport(NamedTuple):
@@ -131,7 +152,7 @@ def run_consistency(
 
     Raises:
       FileExistsError: the folder holds a finished checkpoint, or a run and `resume` is not set.
-      ValueError: an unknown task, or a base whose vocabulary is not the task's.
+      ValueError: an unknown task, a base whose vocabulary is not the task's, or another run's folder.
       DivergedError, KeyboardInterrupt: see `trainer.train`.
     """
     task = find_task(config.task)
@@ -145,12 +166,13 @@ def run_consistency(
             f"{config.base} has {base.config.vocabulary} ids and the task {config.task!r} has {wanted}; "
             "take a base that was trained on the task"
         )
+    check_run(_run_folder(folder, 0), _training(config, 0), _description(config, base), resume=resume)
     measured = [task.example(config.training.seed, index, "held_out") for index in range(config.held_out)]
     before = _quality(base, config, measured)
     params, stopped = base.params, None
     begun = time.perf_counter()
     for number in range(config.rounds):
-        params, stopped = _round(config, base, params, folder / f"round-{number}", number, resume, monitors)
+        params, stopped = _round(config, base, params, folder, number, resume, monitors)
         if stopped is not None:
             break
     seconds = time.perf_counter() - begun
@@ -190,25 +212,44 @@ def _round(
     monitors: Sequence[Monitor],
 ) -> tuple[Params, str | None]:
     """Trained parameters, and why training was stopped, or None."""
-    task = find_task(config.task)
-    seed = config.training.seed
+    task, run = find_task(config.task), _run_folder(folder, number)
     lm = dataclasses.replace(base, params=params)
     if config.answers == "given":
         batches = _given_answers(config, task, number)
     else:
-        batches = _own_answers(config, lm, task, folder / SHARDS, number)
+        batches = _own_answers(config, lm, task, run.with_name(SHARDS), number)
     forward = PackedForward(base.config, DTYPES[config.dtype], config.checkpoint_layers)
-    watching = [CollapseMonitor(CollapseLimits())] if config.watch else []
+    watching = [CollapseMonitor(CollapseLimits(), finished_steps(run))] if config.watch else []
+    settings, lora = _training(config, number), config.lora
     result = train(
-        params,
+        params if lora is None else lora.init(params, jax.random.key(settings.seed)),
         consistency(forward, config.loss),
         batches,
-        dataclasses.replace(config.training, seed=seed + number),
-        folder / RUN,
+        settings,
+        run,
+        description=_description(config, lm),
+        frozen=None if lora is None else params,
+        combine=None if lora is None else lora.combine,
         monitors=[*watching, *monitors],
         resume=resume,
     )
-    return result.params, result.stopped
+    return result.params if lora is None else lora.combine(result.params, params), result.stopped
+
+
+def _run_folder(folder: Path, number: int) -> Path:
+    return folder / f"round-{number}" / RUN
+
+
+def _training(config: ConsistencyConfig, number: int) -> TrainSettings:
+    """Of one round."""
+    return dataclasses.replace(config.training, seed=config.training.seed + number)
+
+
+def _description(config: ConsistencyConfig, lm: LanguageModel) -> dict[str, Any]:
+    """What decides a round that begins with `lm`, besides `_training`."""
+    settings = describe_config(config, ("training", *NO_WEIGHT))
+    del settings["collection"]["lanes"]
+    return settings | {"base": fingerprint(lm)}
 
 
 def _own_answers(

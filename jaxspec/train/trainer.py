@@ -20,16 +20,17 @@ import optax
 
 from jaxspec.models.model_fn import Params
 from jaxspec.train.checkpoints import checkpoint_steps, restore_checkpoint, save_checkpoint
-from jaxspec.train.metrics_log import MetricsLog
+from jaxspec.train.metrics_log import MetricsLog, read_metrics
 from jaxspec.train.optimizer import OptimizerSettings, build_optimizer, schedule
 
 CHECKPOINTS, METRICS, SETTINGS = "checkpoints", "metrics.jsonl", "settings.json"
+REPORTING = ("checkpoint_every", "keep", "probe_every", "progress_every")  # settings no weight depends on
 
 Objective = Callable[[Params, Any, jax.Array], tuple[jax.Array, Mapping[str, jax.Array]]]
 """`(params, batch, key) -> (loss (), metrics: name to ())`, pure and differentiable in `params`."""
 
 Combine = Callable[[Params, Params], Params]
-"""`(trained, frozen) -> params` of the objective; `lora.combine` for one."""
+"""`(trained, frozen) -> params` of the objective; `LoRA.combine` for one."""
 
 Monitor = Callable[[int, Mapping[str, float]], str | None]
 """`(step, metrics) -> ` why training should stop, or None. Called after every step."""
@@ -116,6 +117,7 @@ def train(
     settings: TrainSettings,
     folder: str | Path,
     *,
+    description: Mapping[str, Any] | None = None,
     frozen: Params = None,
     combine: Combine | None = None,
     monitors: Sequence[Monitor] = (),
@@ -130,6 +132,8 @@ def train(
       batches: the data.
       settings: of the run; a resumed run must have the same, but for how often it reports and saves.
       folder: gets checkpoints, `metrics.jsonl` and `settings.json`.
+      description: what else decides the result, as JSON can hold it: data, loss, where the weights began; see
+        `describe_config`. A resumed run must have the same.
       frozen: further parameters that the objective needs and nobody trains.
       combine: makes the objective's parameters of `params` and `frozen`; without it they are `params` alone.
       monitors: asked after every step.
@@ -147,8 +151,9 @@ def train(
     """
     folder = Path(folder)
     saved = folder / CHECKPOINTS
+    check_run(folder, settings, description, resume=resume)
     state = _begin(params, settings)
-    _claim(folder, settings, resume=resume)
+    _claim(folder, settings, description)
     done = 0
     if steps := checkpoint_steps(saved):
         done = steps[-1]
@@ -183,6 +188,44 @@ def train(
         return TrainResult(state.params, done, None)
     finally:
         log.close()
+
+
+def describe_config(config: Any, without: Sequence[str]) -> dict[str, Any]:
+    """The settings of a config by name, but for those in `without`: the part of a run's description that it gives."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in without}
+
+
+def check_run(
+    folder: str | Path, settings: TrainSettings, description: Mapping[str, Any] | None = None, *, resume: bool
+) -> None:
+    """Checks that a folder holds no run, or the one described; `train` does so, too, but perhaps after other work.
+
+    Args:
+      folder, settings, description, resume: as of `train`.
+
+    Raises:
+      FileExistsError: the folder holds a run and `resume` is not set.
+      ValueError: the run in the folder is another one.
+    """
+    path = Path(folder) / SETTINGS
+    if not path.exists():
+        return
+    if not resume:
+        raise FileExistsError(f"{folder} holds a training run already; resume it, or choose another folder")
+    here, there = _flat(json.loads(json.dumps(_identity(settings, description)))), _read_identity(path)
+    changed = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    if changed:
+        shown = ", ".join(f"{name}={here.get(name)!r} instead of {there.get(name)!r}" for name in changed)
+        raise ValueError(f"the run in {folder} had other settings ({shown}); use them, or choose another folder")
+
+
+def finished_steps(folder: str | Path) -> list[tuple[int, dict[str, float]]]:
+    """(step, metrics) of every step that a resumed run does not repeat: up to the folder's latest checkpoint."""
+    steps, log = checkpoint_steps(Path(folder) / CHECKPOINTS), Path(folder) / METRICS
+    if not steps or not log.exists():
+        return []
+    lines = read_metrics(log, steps[-1])
+    return [(int(line["step"]), {name: value for name, value in line.items() if name != "step"}) for line in lines]
 
 
 def _begin(params: Params, settings: TrainSettings) -> TrainState:
@@ -252,23 +295,39 @@ def _check_finite(metrics: Mapping[str, float], step: int, saved: Path) -> None:
             )
 
 
-def _claim(folder: Path, settings: TrainSettings, *, resume: bool) -> None:
-    """Makes the folder this run's, or checks that it is."""
-    described = dataclasses.asdict(settings)
-    for name in ("checkpoint_every", "keep", "probe_every", "progress_every"):
-        del described[name]
+def _claim(folder: Path, settings: TrainSettings, description: Mapping[str, Any] | None) -> None:
+    """Makes the folder this run's, unless it is."""
     path = folder / SETTINGS
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(described, indent=2) + "\n")
-        return
-    if not resume:
-        raise FileExistsError(f"{folder} holds a training run already; resume it, or choose another folder")
-    before = json.loads(path.read_text())
-    changed = sorted(name for name in described.keys() | before.keys() if described.get(name) != before.get(name))
-    if changed:
-        shown = ", ".join(f"{name}={described.get(name)!r} instead of {before.get(name)!r}" for name in changed)
-        raise ValueError(f"the run in {folder} had other settings ({shown}); use them, or choose another folder")
+        path.write_text(json.dumps(_identity(settings, description), indent=2) + "\n")
+
+
+def _identity(settings: TrainSettings, description: Mapping[str, Any] | None) -> dict[str, Any]:
+    """All that a resumed run must have as it was."""
+    return {"training": describe_config(settings, REPORTING), **(description or {})}
+
+
+def _read_identity(path: Path) -> dict[str, Any]:
+    """What `_claim` wrote, by dotted names."""
+    try:
+        written = json.loads(path.read_text())
+        if not isinstance(written, dict) or "training" not in written:
+            raise ValueError("it lacks the data, the loss and the weights")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} does not tell what the run in its folder was trained on, so it cannot be resumed ({error}); "
+            "choose another folder"
+        ) from None
+    return _flat(written)
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+    return flat
 
 
 @contextlib.contextmanager

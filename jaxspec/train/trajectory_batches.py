@@ -108,6 +108,7 @@ class TrajectoryBatches:
             np.asarray(part.tokens, np.int32),
             np.asarray(part.prompt_length, np.int32),
             np.asarray(part.length, np.int32),
+            np.asarray(part.prompt_length, np.int32),
             np.stack(streams, axis=1).astype(np.int32),
         )
 

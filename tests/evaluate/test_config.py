@@ -21,6 +21,8 @@ class Outer:
     share: float = 0.5
     names: tuple[str, ...] = ()
     inner: Inner | None = None
+    outer: Inner = Inner("x")
+    highest: float | None = None
 
 
 def write(folder: Path, text: str) -> Path:
@@ -33,6 +35,12 @@ def test_a_file_becomes_the_dataclass(tmp_path) -> None:
     assert read_config(write(tmp_path, "count: 3\nshare: 1\nnames: [a, b]\n"), Outer) == Outer(3, 1.0, ("a", "b"))
 
 
+def test_optional_parts_may_be_there(tmp_path) -> None:
+    read = read_config(write(tmp_path, "count: 3\nhighest: 1\ninner: {name: a}\n"), Outer)
+    assert read == Outer(3, inner=Inner("a"), highest=1.0) and isinstance(read.highest, float)
+    assert read_config(write(tmp_path, "count: 3\nhighest:\ninner:\n"), Outer) == Outer(3)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -40,6 +48,15 @@ def test_a_file_becomes_the_dataclass(tmp_path) -> None:
         ("share: 1\n", "missing settings count"),
         ("count: many\n", "count='many' is not of type int"),
         ("count: true\n", "count=True is not of type int"),
+        ("count: 3\nnames: a\n", r"c.yaml: names='a' is not a list; put it into brackets"),
+        ("count: 3\nnames:\n", r"c.yaml: names=None is not a list"),
+        ("count: 3\nnames: [1]\n", r"c.yaml: names=1 is not of type str"),
+        ("count: 3\nouter:\n", r"c.yaml: outer=None is not a mapping of settings; give some, or leave it out"),
+        ("count: 3\nouter: 128\n", r"c.yaml: outer=128 is not a mapping of settings"),
+        ("count: 3\ninner: a\n", r"c.yaml: inner='a' is not a mapping of settings"),
+        ("count: 3\ninner: {name: 1}\n", r"c.yaml: inner: name=1 is not of type str"),
+        ("count: 3\nhighest: true\n", r"c.yaml: highest=True is not of type float$"),
+        ("count: 3\nshare:\n", r"c.yaml: share=None is not of type float$"),
         ("- 1\n", "not a mapping"),
         ("a: [1\n", "is not YAML"),
     ],

@@ -29,9 +29,8 @@ def batch_of(*states: int) -> ConsistencyBatch:
     for state in states:
         chosen = np.minimum(state + ahead, data.count - 1)
         streams.append(np.take_along_axis(data.states, chosen[..., None, None], axis=2)[:, :, 0])
-    return ConsistencyBatch(
-        jnp.asarray(data.tokens), jnp.asarray(data.prompt_length), jnp.asarray(data.length), jnp.stack(streams, 1)
-    )
+    tokens, prompt_length, length = (jnp.asarray(x) for x in (data.tokens, data.prompt_length, data.length))
+    return ConsistencyBatch(tokens, prompt_length, length, prompt_length, jnp.stack(streams, 1))
 
 
 def perturbed_params():
@@ -69,14 +68,14 @@ def explicit_texts(batch: ConsistencyBatch, context: str, stream: int) -> np.nda
     texts = np.repeat(np.asarray(batch.tokens)[:, None], BLOCKS, axis=1)
     for lane, block in np.ndindex(texts.shape[:2]):
         for noisy in range(block + 1) if context == "noise_aware" else [block]:
-            begin = int(batch.prompt_length[lane]) + noisy * BLOCK
+            begin = int(batch.start[lane]) + noisy * BLOCK
             room = texts[lane, block, begin : begin + BLOCK]
             room[:] = batch.noisy[lane, stream, noisy][: len(room)]
     logits = np.asarray(causal_logits(perturbed_params(), jnp.asarray(texts.reshape(-1, SEQUENCE))))
     logits = logits.reshape(*texts.shape, -1)
     found = np.zeros((*texts.shape[:2], BLOCK, logits.shape[-1]))
     for lane, block, offset in np.ndindex(found.shape[:3]):
-        place = int(batch.prompt_length[lane]) + block * BLOCK + offset
+        place = int(batch.start[lane]) + block * BLOCK + offset
         found[lane, block, offset] = logits[lane, block, place]
     return found
 
@@ -88,8 +87,7 @@ def slow_losses(batch: ConsistencyBatch, settings: ConsistencySettings) -> tuple
     following = explicit_texts(batch, settings.context, 1) if settings.teacher == "local" else None
     per_block = []
     for lane, block in np.ndindex(student.shape[:2]):
-        prompt, length = int(batch.prompt_length[lane]), int(batch.length[lane])
-        begin = prompt + block * BLOCK
+        begin, length = int(batch.start[lane]) + block * BLOCK, int(batch.length[lane])
         fixed, noisy = batch.tokens[lane, begin : begin + BLOCK], batch.noisy[lane, 0, block]
         different = [o for o in range(BLOCK) if begin + o < length and fixed[o] != noisy[o]]
         losses = []
@@ -134,6 +132,17 @@ def test_the_packed_loss_is_that_of_separate_passes(settings):
     np.testing.assert_allclose(metrics["ar_loss"], expected_ar, rtol=1e-5, atol=1e-5)
     total = settings.consistency_weight * expected + settings.ar_weight * expected_ar
     np.testing.assert_allclose(loss, total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("context", ["clean", "noise_aware"])
+def test_blocks_may_begin_at_the_last_token_of_the_prompt(context):
+    """As decoding does; the autoregressive loss counts the whole answer all the same."""
+    settings, batch = ConsistencySettings(ar_weight=3.0, context=context), batch_of(0)
+    batch = batch._replace(start=batch.prompt_length - 1)
+    _, metrics = value(settings)(perturbed_params(), batch, KEY)
+    expected, expected_ar = slow_losses(batch, settings)
+    np.testing.assert_allclose(metrics["consistency_loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["ar_loss"], expected_ar, rtol=1e-5)
 
 
 def test_nothing_is_lost_at_the_fixed_point():
@@ -278,15 +287,19 @@ def test_refinements_walk_along_the_trajectory() -> None:
     assert seen == {0, 1, 2}
 
 
-def test_refined_states_train_like_given_ones() -> None:
-    """Loss and gradient are those of a batch that holds the refined states already: no gradient goes through steps."""
+@pytest.mark.parametrize("context", ["clean", "noise_aware"])
+def test_refined_states_train_like_given_ones(context) -> None:
+    """Loss and gradient are those of a batch that holds the refined states already: no gradient goes through steps.
+
+    The steps are those of decoding, where a block follows clean text, whatever the student is to see.
+    """
     params, batch = perturbed_params(), batch_of(0)
     packed = pack(batch.tokens, batch.prompt_length, batch.noisy, shared=1)
     fixed = answer_blocks(batch.tokens, batch.prompt_length, batch.length, BLOCKS, BLOCK)
     noisy = refine(FORWARD, params, packed, fixed, batch.noisy[:, 0], 2, KEY)
     assert (np.asarray(noisy) != np.asarray(batch.noisy[:, 0])).any()
-    (loss, metrics), grad = value_and_grad(ConsistencySettings(refinements=2))(params, batch, KEY)
-    (wanted, same), wanted_grad = value_and_grad(ConsistencySettings())(
+    (loss, metrics), grad = value_and_grad(ConsistencySettings(refinements=2, context=context))(params, batch, KEY)
+    (wanted, same), wanted_grad = value_and_grad(ConsistencySettings(context=context))(
         params, batch._replace(noisy=noisy[:, None]), KEY
     )
     np.testing.assert_allclose(loss, wanted, rtol=1e-6)

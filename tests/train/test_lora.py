@@ -76,6 +76,8 @@ def test_only_adapters_are_trained(tmp_path) -> None:
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="rank=0 is below 1"):
         LoRA(rank=0)
+    with pytest.raises(ValueError, match=r"alpha=0\.0 must be above 0"):
+        LoRA(alpha=0.0)
     with pytest.raises(ValueError, match="choose one or several of qkv"):
         LoRA(kernels=("query",))
     with pytest.raises(ValueError, match="choose one or several"):

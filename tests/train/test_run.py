@@ -58,6 +58,13 @@ def test_a_monitor_leaves_no_checkpoint(tmp_path) -> None:
     report = run(tiny(tmp_path), monitors=[lambda step, metrics: "enough" if step == 2 else None])
     assert (report.folder, report.stopped, report.steps) == (None, "enough", 2)
     assert not (tmp_path / "model").exists()
+    changes = {"label_smoothing": 0.1, "rows": 5, "tokens": 161, "dtype": "bfloat16", "checkpoint_layers": True}
+    for name, value in changes.items():
+        with pytest.raises(ValueError, match=f"{name}={value!r} instead of"):
+            run(dataclasses.replace(tiny(tmp_path), **{name: value}), resume=True)
+    wider = dataclasses.replace(tiny(tmp_path).model, mlp_width=32)
+    with pytest.raises(ValueError, match="model.mlp_width=32 instead of 16"):
+        run(dataclasses.replace(tiny(tmp_path), model=wider), resume=True)
 
 
 def test_bad_settings_are_refused(tmp_path) -> None:

@@ -12,6 +12,8 @@ import jaxspec
 from jaxspec.engine.score_model import describe_scoring, load_scorer, weights_hash
 from jaxspec.models.config import ModelConfig
 from jaxspec.tasks.arithmetic import tokenizer
+from jaxspec.train import run_step_head as run_step_head_module
+from jaxspec.train import trainer
 from jaxspec.train.forward import init_params
 from jaxspec.train.optimizer import OptimizerSettings
 from jaxspec.train.ranking_metrics import auc
@@ -209,6 +211,34 @@ def test_a_run_ends_in_a_router_of_its_pair_alone(tmp_path) -> None:
         load_scorer(report.folder, pair[1], pair[1])
     describe_scoring(report.folder, "reward", *pair, [0.1, 0.5])
     load_scorer(report.folder, pair[1], pair[0])  # a reward model serves any pair
+
+
+def test_another_run_is_not_resumed_and_nothing_is_traced_first(tmp_path, monkeypatch) -> None:
+    draft, target = small_pair(tmp_path)
+    pair = jaxspec.load(draft, dtype="float32"), jaxspec.load(target, dtype="float32")
+    config = StepHeadConfig(
+        draft,
+        target,
+        str(tmp_path / "out"),
+        "traces",
+        HeadSettings("advantage"),
+        TrainSettings(3),
+        problems=3,
+        held_out=1,
+    )
+    trainer._claim(tmp_path / "out" / "run", config.training, run_step_head_module._description(config, *pair, None))
+    monkeypatch.setattr(run_step_head_module, "_traces", lambda *arguments: pytest.fail("traced"))
+    changes = {
+        "head.kind='binary' instead of 'advantage'": {"head": HeadSettings("binary")},
+        "rows=8 instead of 32": {"rows": 8},
+        "first_problem=5 instead of 1000000": {"first_problem": 5},
+        f"draft='{weights_hash(pair[1])}' instead of '{weights_hash(pair[0])}'": {"draft": target},
+    }
+    for message, change in changes.items():
+        with pytest.raises(ValueError, match=message):
+            run_step_head(dataclasses.replace(config, **change), resume=True)
+    with pytest.raises(FileExistsError, match="holds a training run already"):
+        run_step_head(config)
 
 
 def test_the_hash_does_not_depend_on_the_type_of_the_weights(tmp_path) -> None:

@@ -1,6 +1,7 @@
 """The training loop on a problem with a known answer: stops, resumes, refuses, and counts."""
 
 import dataclasses
+import json
 import os
 import signal
 from typing import get_args
@@ -11,10 +12,11 @@ import numpy as np
 import optax
 import pytest
 
-from jaxspec.train.checkpoints import checkpoint_steps
+from jaxspec.train import trainer
+from jaxspec.train.checkpoints import checkpoint_steps, save_checkpoint
 from jaxspec.train.metrics_log import read_metrics
 from jaxspec.train.optimizer import Algorithm, OptimizerSettings, build_optimizer, schedule
-from jaxspec.train.trainer import DivergedError, TrainSettings, train
+from jaxspec.train.trainer import DivergedError, TrainSettings, check_run, finished_steps, train
 
 OPTIMIZER = OptimizerSettings(learning_rate=0.05, warmup=2)
 WANTED = np.asarray([[1.0, -2.0], [0.5, 3.0]], np.float32)
@@ -195,6 +197,59 @@ def test_folders_of_other_runs_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="does not hold a state of this run"):
         train({"other": jnp.zeros((3,))}, objective, Points(), settings(), tmp_path, resume=True)
     assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_what_else_decides_a_run_must_not_change(tmp_path) -> None:
+    before = {"base": "abc", "loss": {"weight": 1.0, "sizes": (1, 2)}, "lora": None}
+    train(start(), objective, Points(), settings(2), tmp_path, description=before)
+    train(start(), objective, Points(), settings(2), tmp_path, description=before, resume=True)
+    changes = {
+        "base='xyz' instead of 'abc'": {"base": "xyz"},
+        "loss.weight=2.0 instead of 1.0": {"loss": {"weight": 2.0, "sizes": (1, 2)}},
+        r"loss.sizes=\[1\] instead of \[1, 2\]": {"loss": {"weight": 1.0, "sizes": (1,)}},
+        "lora.rank=4 instead of None": {"lora": {"rank": 4}},
+        "rows=8 instead of None": {"rows": 8},
+    }
+    for message, change in changes.items():
+        with pytest.raises(ValueError, match=message):
+            train(start(), objective, Points(), settings(2), tmp_path, description=before | change, resume=True)
+    with pytest.raises(ValueError, match="training.optimizer.clip=9.0 instead of 1.0"):
+        other = settings(2, optimizer=dataclasses.replace(OPTIMIZER, clip=9.0))
+        train(start(), objective, Points(), other, tmp_path, description=before, resume=True)
+    with pytest.raises(FileExistsError, match="resume it"):
+        check_run(tmp_path, settings(2), before, resume=False)
+    check_run(tmp_path, settings(2, probe_every=1, keep=9), before, resume=True)
+    check_run(tmp_path / "none", settings(2), before, resume=False)
+
+
+@pytest.mark.parametrize("text", [json.dumps({"steps": 10, "seed": 0}), '{"trai', "[1]"])
+def test_a_run_that_does_not_tell_its_settings_is_not_resumed(tmp_path, text: str) -> None:
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(ValueError, match="does not tell what the run in its folder was trained on.*another folder"):
+        train(start(), objective, Points(), settings(), tmp_path, resume=True)
+
+
+def test_a_killed_run_leaves_the_metrics_of_its_checkpoints(tmp_path, monkeypatch) -> None:
+    written = []
+
+    def save(folder, step, state, *, keep):
+        written.append([line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")])
+        return save_checkpoint(folder, step, state, keep=keep)
+
+    monkeypatch.setattr(trainer, "save_checkpoint", save)
+    train(start(), objective, Points(), settings(4, checkpoint_every=2), tmp_path)
+    assert written == [[1, 2], [1, 2, 3, 4]]
+
+
+def test_finished_steps_reach_as_far_as_the_checkpoint(tmp_path) -> None:
+    assert finished_steps(tmp_path) == []
+    with pytest.raises(DivergedError):
+        train(start(), objective, Points(poisoned=7), settings(), tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "lo')
+    finished = finished_steps(tmp_path)
+    assert [step for step, _ in finished] == [1, 2, 3, 4, 5]
+    assert {"loss", "gradient_norm", "largest", "learning_rate"} == set(finished[0][1])
 
 
 def test_settings_are_checked(tmp_path) -> None:
