@@ -1,7 +1,7 @@
 """The `jaxspec` command: pull, generate, demo, bench, tune, train.
 
 Results go to standard output, everything else to standard error. Errors are one line and exit code 2, with
-`--debug` a traceback; an interrupt is exit code 130.
+`--debug` a traceback; an interrupt is exit code 130. Either way `generate` prints the prompts that are finished first.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from rich.text import Text
 
 import jaxspec
 from jaxspec.drafters.spec import parse_drafter
-from jaxspec.engine.result import Generation, GenerationStatistics
+from jaxspec.engine.result import Generation, GenerationStatistics, PromptResult, generation_of
 from jaxspec.evaluate.bench import BenchRow
 from jaxspec.evaluate.bench import bench as bench_drafters
 from jaxspec.evaluate.demo_command import demo
@@ -33,6 +33,7 @@ from jaxspec.tasks.prompt_file import read_prompt_file
 
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_DRAFTER = "best"
+STRICT_DRAFTER = "context_ngram"  # --strict needs chains, and the default drafter proposes trees
 DIFFERENT, FAILED, INTERRUPTED = 1, 2, 130  # exit codes
 
 app = typer.Typer(
@@ -46,18 +47,34 @@ app.command()(tune)
 app.command()(train)
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A known name, a folder, a .gguf file or a hub id.")]
-DrafterSpec = Annotated[str, typer.Option("--drafter", "-d", help="plain, or name:key=value,key=value.")]
+DrafterSpec = Annotated[
+    str | None,
+    typer.Option(
+        "--drafter",
+        "-d",
+        help="plain, or name:key=value,key=value.",
+        show_default=f"{DEFAULT_DRAFTER}, or {STRICT_DRAFTER} with --strict",
+    ),
+]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or auto: by device.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
 
 
 @app.command()
-def pull(name: Annotated[str, typer.Argument(help="A known name or a hub id.")], debug: Debug = False) -> None:
-    """Fetch a model into checkpoints/."""
+def pull(
+    name: Annotated[str, typer.Argument(help="A known name or a hub id.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch a model into checkpoints/, and print where it lies."""
     with _status(f"pulling {name}"):
         path = jaxspec.pull(name)
-    print(path)
+    if as_json:
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        _print_json({"model": name, "path": str(path), "files": {file.name: file.stat().st_size for file in files}})
+    else:
+        print(path)
 
 
 @app.command()
@@ -66,7 +83,7 @@ def generate(
     prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="Text; repeatable.")] = None,
     prompts: Annotated[Path | None, typer.Option(help='JSON lines of {"prompt": "..."}.')] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
-    drafter: DrafterSpec = DEFAULT_DRAFTER,
+    drafter: DrafterSpec = None,
     max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens a prompt.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 takes the most probable token.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Draw among the k most probable tokens; 0 for all.")] = 0,
@@ -77,7 +94,7 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; repeatable.")] = None,
     lanes: Annotated[int | None, typer.Option(help="Prompts decoded at once.", show_default="chosen")] = None,
     cache: Annotated[int | None, typer.Option(help="Tokens a lane may hold.", show_default="chosen")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Bit-equal for all drafters, in any dtype.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Bit-equal for all chain drafters, in any dtype.")] = False,
     dtype: Dtype = "auto",
     stream: Annotated[bool, typer.Option("--stream", help="Print text as it appears; one prompt.")] = False,
     as_json: Json = False,
@@ -85,13 +102,15 @@ def generate(
 ) -> None:
     r"""Continue prompts given by --prompt, --prompts or standard input.
 
-    In --stop, \n and \t are a new line and a tab, \\ is a backslash.
+    In --stop, \n and \t are a new line and a tab, \\ is a backslash. An interrupt, or an error once decoding has begun,
+    prints the prompts that are finished; "complete" is false then in the object of --json.
     """
     texts = _read_prompts(prompt, prompts)
     if stream and as_json:
         raise ValueError("--stream prints text as it appears and --json one object at the end; choose one")
     if stream and len(texts) != 1:
         raise ValueError(f"--stream shows one prompt, there are {len(texts)}; leave --stream out")
+    drafter = drafter or (STRICT_DRAFTER if strict else DEFAULT_DRAFTER)
     options: dict[str, Any] = {
         "drafter": parse_drafter(drafter),
         "max_new_tokens": max_new_tokens,
@@ -109,18 +128,29 @@ def generate(
     }
     with _status(f"loading {model}"):
         lm = jaxspec.load(model, dtype=dtype)
+    finished: dict[int, PromptResult] = {}
     if stream:
-        for piece in jaxspec.stream(lm, texts[0], **options):
+        for piece in jaxspec.stream(lm, texts[0], on_result=finished.__setitem__, **options):
             print(piece, end="", flush=True)
         print()
+        _note_failures(finished)
         return
-    with progress_bar() as progress:
-        task = progress.add_task("decoding", total=len(texts))
-        out = jaxspec.generate(lm, texts, progress=lambda done, _: progress.update(task, completed=done), **options)
-    if as_json:
-        _print_json(_generation_object(lm, drafter, texts, out))
-    else:
-        _print_generation(out)
+    out = None
+    try:
+        with progress_bar() as progress:
+            task = progress.add_task("decoding", total=len(texts))
+            out = jaxspec.generate(
+                lm,
+                texts,
+                progress=lambda done, _: progress.update(task, completed=done),
+                on_result=finished.__setitem__,
+                **options,
+            )
+    finally:  # whatever ended it: a long job's answers are worth keeping
+        if as_json and (out or finished):
+            _print_json(_generation_object(lm, drafter, texts, finished, out))
+        elif out or finished:
+            _print_generation(len(texts), finished, out)
 
 
 @app.command()
@@ -224,36 +254,50 @@ def _statistics_object(statistics: GenerationStatistics) -> dict[str, Any]:
     }
 
 
-def _generation_object(lm: LanguageModel, drafter: str, prompts: list[str], out: Generation) -> dict[str, Any]:
+def _generation_object(
+    lm: LanguageModel, drafter: str, prompts: list[str], finished: Mapping[int, PromptResult], out: Generation | None
+) -> dict[str, Any]:
+    """What was finished, in the order of the prompts; `out` is None where that is not all."""
     results = [
-        {"prompt": prompt, "text": text, "ids": ids, "finish": finish} | _statistics_object(statistics)
-        for prompt, text, ids, finish, statistics in zip(
-            prompts, out.texts, out.ids, out.finish, out.statistics.per_prompt, strict=True
-        )
+        {"index": index, "prompt": prompts[index], "text": result.text, "ids": result.ids, "finish": result.finish}
+        | _statistics_object(result.statistics)
+        for index, result in sorted(finished.items())
     ]
+    summary = out or generation_of(list(finished.values()), 0.0, 0.0)
     return {
         "model": lm.name,
         "drafter": drafter,
+        "complete": out is not None,
+        "lossless": summary.lossless,
         "results": results,
-        "statistics": _statistics_object(out.statistics),
-        "prefill_seconds": out.prefill_seconds,
-        "decode_seconds": out.decode_seconds,
+        "statistics": _statistics_object(summary.statistics),
+        "prefill_seconds": out.prefill_seconds if out else None,
+        "decode_seconds": out.decode_seconds if out else None,
     }
 
 
-def _print_generation(out: Generation) -> None:
-    for index, (text, finish) in enumerate(zip(out.texts, out.finish, strict=True), start=1):
-        if len(out.texts) > 1:
-            print(f"--- prompt {index} of {len(out.texts)} ---")
-        print(text)
-        if finish == "numerical":
-            _note(f"prompt {index} ended early: the model's logits were not finite")
+def _print_generation(count: int, finished: Mapping[int, PromptResult], out: Generation | None) -> None:
+    """Texts of what was finished of `count` prompts; `out` is None where that is not all."""
+    for index, result in sorted(finished.items()):
+        if count > 1:
+            print(f"--- prompt {index + 1} of {count} ---")
+        print(result.text)
+    _note_failures(finished)
+    if out is None:
+        _note(f"ended early: {len(finished)} of {count} prompts are finished")
+        return
     statistics = out.statistics
     _note(
         f"{statistics.tokens} tokens in {statistics.target_calls} calls of the model "
         f"({statistics.tokens_per_call:.2f} a call), {statistics.accepted} of {statistics.drafted} drafted "
         f"accepted; compilation and prefill {out.prefill_seconds:.2f} s, decoding {out.decode_seconds:.2f} s"
     )
+
+
+def _note_failures(finished: Mapping[int, PromptResult]) -> None:
+    for index, result in sorted(finished.items()):
+        if result.finish == "numerical":
+            _note(f"prompt {index + 1} ended early: the model's logits were not finite")
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -1,14 +1,18 @@
 """The command line on a tiny random model: what goes to which stream, exit codes, one-line errors."""
 
+import dataclasses
 import io
 import json
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import jaxspec
 from jaxspec import cli
+from jaxspec.drafters.spec import parse_drafter
 from jaxspec.evaluate import demo
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +71,8 @@ def test_json_is_one_object_with_the_ids_of_the_library(run, plain, tmp_path):
     assert written["drafter"] == cli.DEFAULT_DRAFTER
     assert written["statistics"]["tokens"] == sum(result["tokens"] for result in written["results"])
     assert written["statistics"]["drafted"] > 0
+    assert written["complete"] and written["lossless"]
+    assert [result["index"] for result in written["results"]] == [0, 1, 2]
 
 
 def test_text_of_one_prompt(run, plain):
@@ -105,7 +111,7 @@ def test_every_setting_arrives(run, plain, monkeypatch):
     drafter = ("--drafter", "context_ngram:width=3,query=2")
     code, _, _ = run("generate", "--model", "MODEL", "-p", "a", "--chat", "--strict", *options, *stops, *drafter)
     assert code == 0
-    del received["progress"]
+    del received["progress"], received["on_result"]
     assert received == numbers | {
         "prompts": ["a"],
         "chat": True,
@@ -118,6 +124,32 @@ def test_every_setting_arrives(run, plain, monkeypatch):
 def test_streaming_prints_the_same_text(run, plain):
     code, out, _ = run(*generate("-p", PROMPTS[1], "--stream"))
     assert (code, out) == (0, plain.texts[1] + "\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), cli.DEFAULT_DRAFTER),
+        (("--strict",), cli.STRICT_DRAFTER),
+        (("--strict", "-d", "plain"), "plain"),
+    ],
+)
+def test_the_drafter_of_who_names_none(run, plain, monkeypatch, options, expected):
+    received = {}
+    monkeypatch.setattr(jaxspec, "generate", lambda *_, **settings: received.update(settings) or plain)
+    code, out, _ = run(*generate("-p", "a", "--json", *options))
+    assert code == 0
+    assert json.loads(out)["drafter"] == expected and received["drafter"] == parse_drafter(expected)
+    assert received["drafter"].is_chain or not received["strict"]
+
+
+@pytest.mark.parametrize("how", [(), ("--stream",)])
+def test_logits_that_were_not_finite_are_told(run, lm, monkeypatch, how):
+    params = jax.tree.map(lambda leaf: leaf * jnp.nan, lm.params)
+    monkeypatch.setattr(jaxspec, "load", lambda *_, **__: dataclasses.replace(lm, params=params))
+    code, out, err = run(*generate("-p", PROMPTS[0], *how))
+    assert (code, out) == (0, "\n")
+    assert "prompt 1 ended early: the model's logits were not finite" in err
 
 
 def test_standard_input_is_one_prompt(run, plain, monkeypatch):
@@ -193,6 +225,54 @@ def test_interrupt(run, monkeypatch):
     monkeypatch.setattr(jaxspec, "generate", interrupted)
     code, out, _ = run(*generate("-p", "a"))
     assert (code, out) == (cli.INTERRUPTED, "")
+
+
+@pytest.fixture(params=[KeyboardInterrupt, RuntimeError("the device is lost")], ids=["interrupt", "failure"])
+def ends_late(request, monkeypatch):
+    """Generation ends when two of its prompts are finished; gives the exit code."""
+    whole = jaxspec.generate
+
+    def late(lm, prompts, *, on_result, **settings):
+        whole(lm, prompts, **settings, on_result=lambda index, result: None if index == 1 else on_result(index, result))
+        raise request.param
+
+    monkeypatch.setattr(jaxspec, "generate", late)
+    return cli.INTERRUPTED if request.param is KeyboardInterrupt else cli.FAILED
+
+
+def test_finished_prompts_outlive_a_late_end(run, plain, ends_late, tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
+    code, out, err = run(*generate("--prompts", str(file), "--json", "--lanes", "1"))
+    written = json.loads(out)
+    assert code == ends_late and out.count("\n") == 1 and not written["complete"]
+    assert [(result["index"], result["prompt"]) for result in written["results"]] == [(0, PROMPTS[0]), (2, PROMPTS[2])]
+    assert [result["ids"] for result in written["results"]] == [plain.ids[0], plain.ids[2]]
+    assert written["statistics"]["tokens"] == len(plain.ids[0]) + len(plain.ids[2])
+    assert written["decode_seconds"] is None
+    assert ("the device is lost" in err) == (code == cli.FAILED)
+
+
+def test_finished_texts_outlive_a_late_end(run, plain, ends_late):
+    code, out, err = run(*generate(*(part for prompt in PROMPTS for part in ("-p", prompt)), "--lanes", "1"))
+    assert code == ends_late
+    assert out == f"--- prompt 1 of 3 ---\n{plain.texts[0]}\n--- prompt 3 of 3 ---\n{plain.texts[2]}\n"
+    assert "2 of 3 prompts are finished" in err
+
+
+def test_pull_prints_where_the_model_lies(run, monkeypatch, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(bytes(7))
+    (tmp_path / "config.json").write_text("{}")
+    places = {"owner/folder": tmp_path, "file": tmp_path / "model.safetensors"}
+    monkeypatch.setattr(jaxspec, "pull", places.__getitem__)
+    assert run("pull", "owner/folder") == (0, f"{tmp_path}\n", "")
+    for name, files in (
+        ("owner/folder", {"config.json": 2, "model.safetensors": 7}),
+        ("file", {"model.safetensors": 7}),
+    ):
+        code, out, _ = run("pull", name, "--json")
+        assert code == 0 and out.count("\n") == 1
+        assert json.loads(out) == {"model": name, "path": str(places[name]), "files": files}
 
 
 def test_no_arguments_show_help(run):

@@ -36,6 +36,7 @@ class Acceptance(Protocol):
       stochastic: whether it can draw, so that requests may have a temperature.
       lossless: whether texts have the law of plain decoding.
       drawing: what it wants from drafters that have a distribution.
+      follows_draft: whether a text depends on what is drafted, so that drafts must depend on the request alone.
     """
 
     @property
@@ -46,6 +47,9 @@ class Acceptance(Protocol):
 
     @property
     def drawing(self) -> Drawing: ...
+
+    @property
+    def follows_draft(self) -> bool: ...
 
     def accept(
         self,
@@ -69,6 +73,7 @@ class Greedy:
     stochastic = False
     lossless = True
     drawing = Drawing.BEST
+    follows_draft = False
 
     def accept(self, logits, tree, depth, context, settings, flags, banned, top) -> Verdict:
         chosen, _ = sampling.argmax(process_block(logits, tree, context, settings, flags, banned))
@@ -84,6 +89,7 @@ class Coupled:
     stochastic = True
     lossless = True
     drawing = Drawing.SHARED
+    follows_draft = False
 
     def accept(self, logits, tree, depth, context, settings, flags, banned, top) -> Verdict:
         processed = process_block(logits, tree, context, settings, flags, banned)

@@ -20,6 +20,8 @@ class Binding:
       prefill_width: prompt tokens a pass; `Context.tokens` is that much longer than the cache.
       alone: whether drafts reach the loop as the drafter made them. Within another drafter they are chosen from,
         and `log_q` is lost.
+      by_request: whether drafts must depend on the request alone, because its text depends on them: not on other
+        lanes or earlier requests, nor on what passes take. Drafters with several widths then keep to the widest.
     """
 
     vocabulary: int
@@ -27,6 +29,7 @@ class Binding:
     drawing: Drawing
     prefill_width: int
     alone: bool = True
+    by_request: bool = False
 
 
 @runtime_checkable

@@ -31,6 +31,7 @@ class Rejection:
     stochastic = True
     lossless = True
     drawing = Drawing.OWN
+    follows_draft = True
 
     def accept(self, logits, tree, depth, context, settings, flags, banned, top) -> Verdict:
         processed = process_block(logits, tree, context, settings, flags, banned)

@@ -19,7 +19,7 @@ SMALLEST_BUCKET = 8  # states; tables grow by doubling, so that a string's lengt
 
 class StopTable(NamedTuple):
     """Attributes:
-    transition: (A, V) int32 state after the bytes of a token; a state once matched stays so.
+    transition: (A, V) int32 state after the bytes of a token; a text begins in state 0, and a state once matched stays.
     matched: () int32 the state reached when a stop string has been said.
     """
 
@@ -27,12 +27,15 @@ class StopTable(NamedTuple):
     matched: Leaf
 
 
-def build_stop_table(stops: Sequence[str], token_bytes: Sequence[bytes]) -> StopTable:
+def build_stop_table(
+    stops: Sequence[str], token_bytes: Sequence[bytes], first_bytes: Sequence[bytes] | None = None
+) -> StopTable:
     """The table of `stops` for a vocabulary, in NumPy arrays.
 
     Args:
       stops: strings, not empty.
       token_bytes: what every id contributes to decoded text.
+      first_bytes: what it contributes as the first to contribute anything, if that differs.
 
     Raises:
       ValueError: a stop string is empty.
@@ -40,21 +43,32 @@ def build_stop_table(stops: Sequence[str], token_bytes: Sequence[bytes]) -> Stop
     if any(not stop for stop in stops):
         raise ValueError("a stop string is empty, which would end every text at once; remove it")
     step, matched = _automaton([stop.encode() for stop in stops])
+    states = _after(step, np.arange(len(step), dtype=np.int32), token_bytes)
+    if first_bytes is not None:  # one more state, before the others, which holds until a token says something
+        silent = np.array([not piece for piece in token_bytes])
+        start = _after(step, np.zeros((1,), np.int32), first_bytes)
+        states = np.concatenate([np.where(silent, 0, start + 1), states + 1])
+        matched += 1
     size = SMALLEST_BUCKET
-    while size < len(step):
+    while size < len(states):
         size *= 2
-    longest = max(map(len, token_bytes), default=0)
-    padded = np.zeros((len(token_bytes), longest), np.uint8)
-    length = np.array([len(piece) for piece in token_bytes])
-    for index, piece in enumerate(token_bytes):
+    transition = np.zeros((size, len(token_bytes)), np.int32)
+    transition[: len(states)] = states
+    return StopTable(transition, np.int32(matched))
+
+
+def _after(step: np.ndarray, begin: np.ndarray, pieces: Sequence[bytes]) -> np.ndarray:
+    """(len(begin), V) int32 states after the bytes of every piece, from each of the states `begin`."""
+    longest = max(map(len, pieces), default=0)
+    padded = np.zeros((len(pieces), longest), np.uint8)
+    length = np.array([len(piece) for piece in pieces])
+    for index, piece in enumerate(pieces):
         padded[index, : len(piece)] = np.frombuffer(piece, np.uint8)
-    states = np.repeat(np.arange(len(step), dtype=np.int32)[:, None], len(token_bytes), axis=1)
+    states = np.repeat(begin[:, None], len(pieces), axis=1)
     for offset in range(longest):
         inside = np.flatnonzero(length > offset)
         states[:, inside] = step[states[:, inside], padded[inside, offset]]
-    transition = np.zeros((size, len(token_bytes)), np.int32)
-    transition[: len(step)] = states
-    return StopTable(transition, np.int32(matched))
+    return states
 
 
 def _automaton(patterns: Sequence[bytes]) -> tuple[np.ndarray, int]:

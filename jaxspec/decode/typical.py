@@ -33,6 +33,7 @@ class Typical:
     stochastic = True
     lossless = False
     drawing = Drawing.SHARED
+    follows_draft = True
 
     def __post_init__(self) -> None:
         if not 0 < self.floor <= 1:

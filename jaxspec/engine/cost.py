@@ -1,16 +1,21 @@
-"""What a target pass costs, by block width: measured once for a device and model, and kept.
+"""What a target pass costs, by block width: measured once for a device and model, and kept, if there is a place.
 
 The measurement runs the very program that decoding will run, told by data which width to take.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
+import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,15 +28,23 @@ from jaxspec.engine.serve import queue_up
 
 ROUNDS, TICKS = 5, 6  # medians of so many runs of so many passes
 PROMPT = 33  # tokens
+PROCESSORS = Path("/proc/cpuinfo")  # where Linux says which they are
+
+_unwritten: dict[Path, list[float]] = {}  # measurements of this process that the folder could not take
 
 
 def cache_folder() -> Path:
     """Where measurements are kept: `JAXSPEC_CACHE`, or `~/.cache/jaxspec`."""
-    return Path(os.environ.get("JAXSPEC_CACHE") or Path.home() / ".cache" / "jaxspec")
+    try:
+        return Path(os.environ.get("JAXSPEC_CACHE") or Path.home() / ".cache" / "jaxspec")
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / "jaxspec"
 
 
 def with_costs(job: Job, *, fresh: bool = False) -> Job:
     """`job` with measured `step_seconds`, read back if they were measured before; unchanged for a single width.
+
+    A folder that cannot be written and a file that cannot be read cost a measurement, not the job.
 
     Args:
       job: from `build_job`.
@@ -40,13 +53,14 @@ def with_costs(job: Job, *, fresh: bool = False) -> Job:
     if len(job.program.drafter.widths) == 1:
         return job
     path = cache_folder() / "costs" / f"{_key(job)}.json"
-    if path.exists() and not fresh:
-        seconds = json.loads(path.read_text())["seconds"]
-    else:
+    seconds = None if fresh else _read(path, len(job.program.drafter.widths))
+    if seconds is None:
         seconds = measure(job)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        record = {"device": _device(job), "model": job.lm.name, "widths": job.program.drafter.widths}
-        _write(path, json.dumps(record | {"lanes": job.shape.lanes, "seconds": seconds}, indent=2))
+        record = {"device": _device(job).device_kind, "model": job.lm.name, "widths": job.program.drafter.widths}
+        try:
+            _write(path, json.dumps(record | {"lanes": job.shape.lanes, "seconds": seconds}, indent=2))
+        except OSError:
+            _unwritten[path] = seconds
     costs = jnp.asarray(seconds, jnp.float32)
     return dataclasses.replace(job, inputs=job.inputs._replace(step_seconds=costs))
 
@@ -85,25 +99,64 @@ def _for(inputs, ticks: int):
     return inputs._replace(max_ticks=jax.device_put(np.int32(ticks)))
 
 
-def _device(job: Job) -> str:
+def _device(job: Job) -> Any:
     leaf = jax.tree.leaves(job.lm.params)[0]
-    return next(iter(leaf.devices())).device_kind
+    return next(iter(leaf.devices()))
 
 
 def _key(job: Job) -> str:
+    """A name for everything that a pass takes its time for; what weights are worth is not among it."""
+    device = _device(job)
     facts: Sequence[object] = (
-        _device(job),
+        device.device_kind,
+        _processor() if device.platform == "cpu" else None,
         jax.__version__,
         job.lm.config,
         str(job.lm.dtype),
+        _types(job.lm.params),
         job.shape,
         job.program.drafter,  # drafting is part of a pass, and so is what it wants to see of the target
+        _types(job.inputs.drafter_params),
+        job.program.acceptance,
         job.program.flags,
     )
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
 
 
+def _processor() -> tuple[str, int]:
+    """The host's processor, since all are devices of kind `cpu`, and how many of its cores this process may use."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        name = next((line for line in PROCESSORS.read_text().splitlines() if line.startswith("model name")), name)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return name, cores
+
+
+def _types(params: Any) -> list[tuple[str, tuple[int, ...], str, int]]:
+    """Path, shape, type and number of devices of every array."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    return [
+        (
+            jax.tree_util.keystr(path),
+            np.shape(leaf),
+            str(getattr(leaf, "dtype", type(leaf))),
+            len(leaf.devices()) if isinstance(leaf, jax.Array) else 0,
+        )
+        for path, leaf in leaves
+    ]
+
+
+def _read(path: Path, count: int) -> list[float] | None:
+    """The seconds kept at `path`, or None where `count` positive numbers are not to be had."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        seconds = [float(value) for value in json.loads(path.read_text())["seconds"]]
+        if len(seconds) == count and all(0 < value < math.inf for value in seconds):
+            return seconds
+    return _unwritten.get(path)
+
+
 def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(text)
     os.replace(partial, path)

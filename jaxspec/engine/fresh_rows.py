@@ -34,7 +34,7 @@ class FreshRows(NamedTuple):
 
 
 def fresh_rows(length: int, requests: Sequence[Request], owner: np.ndarray, free: np.ndarray) -> FreshRows:
-    """Columns for the rows `free`.
+    """Columns for the rows `free`. Limits too large for a column are the largest it holds, which nothing reaches.
 
     Args:
       length: L.
@@ -57,13 +57,13 @@ def fresh_rows(length: int, requests: Sequence[Request], owner: np.ndarray, free
         replace=replace,
         tokens=tokens,
         prompt_length=column(np.int32, lambda r: len(r.ids)),
-        limit=column(np.int32, lambda r: len(r.ids) + r.max_new_tokens),
-        max_draft=column(np.int32, lambda r: NO_LIMIT if r.max_draft is None else r.max_draft),
+        limit=column(np.int32, lambda r: min(len(r.ids) + r.max_new_tokens, NO_LIMIT)),
+        max_draft=column(np.int32, lambda r: NO_LIMIT if r.max_draft is None else min(r.max_draft, NO_LIMIT)),
         ticket=np.where(replace, owner, 0).astype(np.int32),
         status=np.where(replace, int(Status.WAITING), 0).astype(np.int32),
         sampling=Sampling(
             temperature=column(np.float32, lambda r: r.temperature),
-            top_k=column(np.int32, lambda r: r.top_k),
+            top_k=column(np.int32, lambda r: min(r.top_k, NO_LIMIT)),
             top_p=column(np.float32, lambda r: r.top_p),
             min_p=column(np.float32, lambda r: r.min_p),
             repetition_penalty=column(np.float32, lambda r: r.repetition_penalty),

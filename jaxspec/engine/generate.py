@@ -1,7 +1,9 @@
 """`generate` and `stream`: what most users call."""
 
+import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from jaxspec.decode.acceptance import Acceptance
@@ -12,13 +14,15 @@ from jaxspec.decode.types import Drafter
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.engine.cost import with_costs
 from jaxspec.engine.job import Job, build_job
-from jaxspec.engine.request import Request, make_requests
-from jaxspec.engine.result import Generation, GenerationStatistics, statistics_of, total
+from jaxspec.engine.request import Request, integer, make_requests
+from jaxspec.engine.result import Generation, PromptResult, generation_of, statistics_of
 from jaxspec.engine.serve import Progress, serve
 from jaxspec.engine.text import TextStream
 from jaxspec.models.language_model import LanguageModel
 
 Prompt = str | Sequence[int]
+OnResult = Callable[[int, PromptResult], None]
+LOOK = 256  # target passes between looks at the device, where somebody wants to hear of what is finished
 
 
 def generate(
@@ -34,10 +38,10 @@ def generate(
     repetition_penalty: float | Sequence[float] = 1.0,
     seed: int | Sequence[int] = 0,
     max_draft: int | None | Sequence[int | None] = None,
-    stop: Sequence[str] = (),
-    stop_ids: Sequence[int] = (),
+    stop: Sequence[str] | None = (),
+    stop_ids: Sequence[int] | None = (),
     ignore_eos: bool = False,
-    banned_ids: Sequence[int] = (),
+    banned_ids: Sequence[int] | None = (),
     chat: bool = False,
     acceptance: Acceptance | str | None = None,
     lanes: int | None = None,
@@ -45,19 +49,21 @@ def generate(
     strict: bool = False,
     logprobs: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    on_result: OnResult | None = None,
 ) -> Generation:
     """Continues every prompt; the drafter changes how soon, never what.
 
-    A request's output depends on its prompt, its seed and the settings alone: not on the drafter, on the number of
-    lanes, or on the other prompts. Settings from `max_new_tokens` to `max_draft` are data: one value for all prompts,
-    or a sequence with one each, in the same compiled program. Transforms of the distribution apply in the order
-    repetition penalty, bans, temperature, top-k, top-p, min-p.
+    A request's output depends on its prompt, its seed and the settings alone: not on the number of lanes or the other
+    prompts, and not on the drafter either, unless `acceptance` is `rejection` or `typical`. Settings from
+    `max_new_tokens` to `max_draft` are data: one value for all prompts, or a sequence with one each, in the same
+    compiled program. Transforms of the distribution apply in the order repetition penalty, bans, temperature, top-k,
+    top-p, min-p.
 
     Args:
       lm: from `jaxspec.load`.
-      prompts: texts, or sequences of token ids; a single one is a job of one.
+      prompts: texts, or sequences or arrays of token ids; a single one is a job of one.
       drafter: see `jaxspec.drafters`; None decodes plainly.
-      max_new_tokens: at most so many tokens a prompt.
+      max_new_tokens: at most so many tokens a prompt; more than there is room for means until the room is used up.
       temperature: 0 takes the most probable token; otherwise tokens are drawn.
       top_k: draw among the k most probable; 0 for all.
       top_p: draw among the most probable whose mass reaches top_p; 1 for all.
@@ -65,7 +71,7 @@ def generate(
       repetition_penalty: divides positive and multiplies negative logits of ids already in the text; 1 for none.
       seed: of the draws. Equal prompts with equal seeds get equal texts.
       max_draft: draft at most so many tokens in a row; 0 decodes plainly, None leaves it to the drafter.
-      stop: strings that end a text; they are not part of `texts`.
+      stop: strings that end a text; they are not part of `texts`. None for none, as also below.
       stop_ids: ids that end a text, besides the tokenizer's own.
       ignore_eos: go on past end-of-sequence ids.
       banned_ids: ids never said.
@@ -78,6 +84,8 @@ def generate(
       strict: make ids and logits bit-equal for every chain drafter, in any dtype, at some cost in speed.
       logprobs: return the log-probability of every new token, by the model's own logits before any transform.
       progress: called as `progress(finished, all)` while a long job runs.
+      on_result: called as `on_result(index, result)` with the `PromptResult` of a prompt soon after it is finished,
+        so that what is done of a long job outlives an interrupt.
 
     Returns:
       texts, ids, statistics; see `Generation`.
@@ -113,38 +121,60 @@ def generate(
         strict=strict,
         logprobs=logprobs,
     )
-    done, prefill_seconds, decode_seconds = run(with_costs(job), requests, progress)
-    return _generation(job, done, stop, prefill_seconds, decode_seconds)
+    result_of = functools.partial(_result, job, requests, () if stop is None else stop)
+    on_finish = None if on_result is None else lambda item: on_result(item.index, result_of(item))
+    done, prefill_seconds, decode_seconds = run(with_costs(job), requests, progress, on_finish)
+    return generation_of([result_of(item) for item in done], prefill_seconds, decode_seconds)
 
 
 def run(
-    job: Job, requests: Sequence[Request], progress: Callable[[int, int], None] | None = None
+    job: Job,
+    requests: Sequence[Request],
+    progress: Callable[[int, int], None] | None = None,
+    on_finish: Callable[[Progress], None] | None = None,
 ) -> tuple[list[Progress], float, float]:
-    """Serves `requests` to the end: one `Progress` each, then seconds of the first prefill and of the rest."""
+    """Serves `requests` to the end: one `Progress` each, then seconds of the first prefill and of the rest.
+
+    Args:
+      job: from `build_job`.
+      requests: in the order they are served.
+      progress: called with how many are finished, of how many.
+      on_finish: called with the `Progress` of each that is.
+    """
     wanted = [index for index, request in enumerate(requests) if request.max_new_tokens > 0]
     width = job.shape.prefill_width
     first = sum(-(-(len(requests[index].ids) - 1) // width) for index in wanted[: job.shape.lanes])
-    done: dict[int, Progress] = {}
+    nothing = Progress.nothing(job.program.drafter)
+    done = {
+        index: nothing._replace(index=index) for index, request in enumerate(requests) if request.max_new_tokens == 0
+    }
+    for item in done.values():
+        if on_finish:
+            on_finish(item)
     begun = read = time.perf_counter()
     state = job.init_state()
     served = [requests[index] for index in wanted]
     for slice_index, finished in enumerate(
-        serve(job.program, job.inputs, state, served, first_ticks=first, slice_ticks=256 if progress else None)
+        serve(
+            job.program,
+            job.inputs,
+            state,
+            served,
+            first_ticks=first,
+            slice_ticks=LOOK if progress or on_finish else None,
+        )
     ):
         if slice_index == 0:
             read = time.perf_counter()
         for item in finished:
             index = wanted[item.index]
             done[index] = item._replace(index=index)
+            if on_finish:
+                on_finish(done[index])
         if progress and finished:
-            progress(len(done), len(wanted))
+            progress(len(done), len(requests))
     ended = time.perf_counter()
-    nothing = Progress.nothing(job.program.drafter)
-    return (
-        [done.get(index, nothing._replace(index=index)) for index in range(len(requests))],
-        read - begun,
-        ended - read,
-    )
+    return [done[index] for index in range(len(requests))], read - begun, ended - read
 
 
 def stream(lm: LanguageModel, prompt: Prompt, *, slice_ticks: int = 4, **settings) -> Iterator[str]:
@@ -154,7 +184,8 @@ def stream(lm: LanguageModel, prompt: Prompt, *, slice_ticks: int = 4, **setting
       lm: from `jaxspec.load`.
       prompt: a text or token ids.
       slice_ticks: target passes between pieces.
-      **settings: as `generate`, without `progress`.
+      **settings: as `generate`, without `progress`. `on_result` is called after the last piece; without it, a text
+        that ends early because logits were not finite gives a `RuntimeWarning`.
 
     Yields:
       Pieces whose concatenation is `generate(...).texts[0]`.
@@ -164,6 +195,7 @@ def stream(lm: LanguageModel, prompt: Prompt, *, slice_ticks: int = 4, **setting
     """
     if lm.tokenizer is None:
         raise ValueError(f"{lm.name} has no tokenizer, so there is no text to stream; use generate")
+    slice_ticks = integer("slice_ticks", slice_ticks)
     if slice_ticks < 1:
         raise ValueError(f"slice_ticks={slice_ticks} is below 1; every piece takes a pass of the target")
     sampled = {
@@ -181,55 +213,59 @@ def stream(lm: LanguageModel, prompt: Prompt, *, slice_ticks: int = 4, **setting
         )
     }
     drafter = settings.pop("drafter", None) or autoregressive()
+    on_result = settings.pop("on_result", None)
     requests = make_requests(lm, _as_list(prompt), **sampled)
     if len(requests) != 1:
         raise ValueError(f"stream takes one prompt, not {len(requests)}; use generate for several")
     job = build_job(lm, requests, drafter, **settings)
-    return _pieces(with_costs(job), requests, settings.get("stop", ()), slice_ticks)
+    stop = settings.get("stop")
+    return _pieces(with_costs(job), requests, () if stop is None else stop, slice_ticks, on_result)
 
 
-def _pieces(job: Job, requests: Sequence[Request], stop: Sequence[str], slice_ticks: int) -> Iterator[str]:
-    if requests[0].max_new_tokens == 0:
-        return
+def _pieces(
+    job: Job, requests: Sequence[Request], stop: Sequence[str], slice_ticks: int, on_result: OnResult | None
+) -> Iterator[str]:
     text = TextStream(job.lm.tokenizer, stop)
-    sent = 0
-    for progress in serve(job.program, job.inputs, job.init_state(), requests, slice_ticks=slice_ticks, partial=True):
-        ids = progress[0].ids
-        piece = text.push([int(i) for i in ids[sent:]])
-        sent = len(ids)
+    last = Progress.nothing(job.program.drafter)
+    served = [request for request in requests if request.max_new_tokens > 0]
+    for progress in serve(job.program, job.inputs, job.init_state(), served, slice_ticks=slice_ticks, partial=True):
+        sent, last = len(last.ids), progress[0]
+        piece = text.push([int(i) for i in last.ids[sent:]])
         if piece:
             yield piece
     rest = text.flush()
     if rest:
         yield rest
+    if on_result is not None:
+        on_result(0, _result(job, requests, stop, last))
+    elif last.finish == Finish.NUMERICAL:
+        warnings.warn(f"the text ended early: the logits of {job.lm.name} were not finite", RuntimeWarning, 2)
 
 
-def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+def _as_list(prompts: Any) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
-    listed: list[Any] = list(prompts)
-    if listed and not isinstance(listed[0], str) and not hasattr(listed[0], "__len__"):
+    listed = prompts.tolist() if hasattr(prompts, "tolist") else prompts
+    if not isinstance(listed, Iterable):
+        raise ValueError(f"prompts={prompts!r} is neither text nor a sequence of token ids")
+    listed = list(listed)
+    # Ids are numbers of Python, or of NumPy or JAX, whose numbers have a length that is an error to ask for.
+    if listed and (not hasattr(listed[0], "__len__") or getattr(listed[0], "ndim", 1) == 0):
         return [listed]  # one prompt, given as ids
     return listed
 
 
-def _generation(
-    job: Job, done: Sequence[Progress], stop: Sequence[str], prefill_seconds: float, decode_seconds: float
-) -> Generation:
+def _result(job: Job, requests: Sequence[Request], stop: Sequence[str], item: Progress) -> PromptResult:
+    """What a finished request gave."""
     names = ("target", *job.program.drafter.sources)
     tokenizer = job.lm.tokenizer
-    ids = [[int(i) for i in item.ids] for item in done]
-    texts = [""] * len(ids) if tokenizer is None else [trim_text(tokenizer.decode(new), stop) for new in ids]
-    parts: list[GenerationStatistics] = [
-        statistics_of(item.statistics, len(item.ids), job.program.drafter.sources) for item in done
-    ]
-    return Generation(
-        texts=texts,
+    ids = [int(i) for i in item.ids]
+    return PromptResult(
+        text="" if tokenizer is None else trim_text(tokenizer.decode(ids), stop),
         ids=ids,
-        finish=[Finish(item.finish).name.lower() for item in done],
-        sources=[[names[int(s) - FROM_TARGET] for s in item.sources] for item in done],
-        logprobs=[[float(value) for value in item.logprobs] for item in done] if job.program.logprobs else None,
-        statistics=total(parts),
-        prefill_seconds=prefill_seconds,
-        decode_seconds=decode_seconds,
+        finish=Finish(item.finish).name.lower(),
+        sources=[names[int(s) - FROM_TARGET] for s in item.sources],
+        logprobs=[float(value) for value in item.logprobs] if job.program.logprobs else None,
+        lossless=job.program.acceptance.lossless or requests[item.index].temperature == 0,
+        statistics=statistics_of(item.statistics, len(ids), job.program.drafter.sources),
     )

@@ -18,7 +18,7 @@ from jaxspec.decode.stop import build_stop_table
 from jaxspec.decode.types import Drafter
 from jaxspec.decode.typical import Typical
 from jaxspec.drafters.padded import padded
-from jaxspec.engine.request import Request, check_room, flags_of_requests
+from jaxspec.engine.request import Request, check_room, flags_of_requests, integer
 from jaxspec.engine.serve import UNLIMITED, Shape, init_state
 from jaxspec.models.language_model import LanguageModel, check_writes
 
@@ -62,10 +62,10 @@ def build_job(
     drafter: Drafter,
     *,
     acceptance: Acceptance | str | None = None,
-    stop: Sequence[str] = (),
-    stop_ids: Sequence[int] = (),
+    stop: Sequence[str] | None = (),
+    stop_ids: Sequence[int] | None = (),
     ignore_eos: bool = False,
-    banned_ids: Sequence[int] = (),
+    banned_ids: Sequence[int] | None = (),
     lanes: int | None = None,
     cache: int | None = None,
     strict: bool = False,
@@ -79,7 +79,7 @@ def build_job(
       requests: what will be served.
       drafter: see `jaxspec.drafters`.
       acceptance: a rule, or its name among `ACCEPTANCES`; None takes `Coupled()` if a request samples, or `Greedy()`.
-      stop: strings that end a request where they first stand in its decoded text.
+      stop: strings that end a request where they first stand in its decoded text; None for none, also below.
       stop_ids: ids that do, besides the tokenizer's own.
       ignore_eos: whether the tokenizer's end-of-sequence ids do not.
       banned_ids: ids never said.
@@ -96,6 +96,8 @@ def build_job(
     if isinstance(drafter, str):
         raise ValueError(f"drafter={drafter!r} is text; build one with jaxspec.drafters")
     drafter = of_target(drafter, lm)
+    lanes = None if lanes is None else integer("lanes", lanes)
+    cache = None if cache is None else integer("cache", cache)
     if lanes is not None and lanes < 1:
         raise ValueError(f"lanes={lanes} is below 1; at least one lane must work")
     if cache is not None and cache < 2:
@@ -117,17 +119,18 @@ def build_job(
         if not drafter.is_chain:
             raise ValueError(f"strict=True needs a drafter whose drafts are chains, and {drafter} proposes trees")
         model, drafter = lm.strict_model(), padded(drafter, strict_nodes)
-    flags = flags_of_requests(requests, banned=len(banned_ids) > 0)
+    banned = _known_ids(lm, "banned_ids", banned_ids)
+    flags = flags_of_requests(requests, banned=len(banned) > 0)
     acceptance = _acceptance(acceptance, flags.stochastic)
-    binding = Binding(lm.config.vocabulary, flags, acceptance.drawing, width)
+    binding = Binding(lm.config.vocabulary, flags, acceptance.drawing, width, by_request=acceptance.follows_draft)
     program = Program(model, bind(drafter, binding), acceptance, flags, width, logprobs)
     inputs = Inputs(
         params=lm.params,
         drafter_params=drafter.prepare(lm),
         rules=stop_rules(lm, stop, stop_ids, ignore_eos=ignore_eos),
-        banned=banned_mask(lm, banned_ids),
+        banned=banned_mask(lm, banned),
         capacity=jax.device_put(np.int32(capacity)),
-        step_seconds=jnp.ones((len(drafter.widths),), jnp.float32),
+        step_seconds=jnp.ones((len(program.drafter.widths),), jnp.float32),
         max_ticks=jax.device_put(UNLIMITED),
         more=jax.device_put(np.bool_(False)),
     )
@@ -151,18 +154,21 @@ def _acceptance(acceptance: Acceptance | str | None, stochastic: bool) -> Accept
     return acceptance
 
 
-def stop_rules(lm: LanguageModel, stop: Sequence[str], stop_ids: Sequence[int], *, ignore_eos: bool) -> StopRules:
+def stop_rules(
+    lm: LanguageModel, stop: Sequence[str] | None, stop_ids: Sequence[int] | None, *, ignore_eos: bool
+) -> StopRules:
     if isinstance(stop, str):
         raise ValueError(f"stop={stop!r} is one string; pass a list of strings")
+    stop = () if stop is None else stop
+    other = [text for text in stop if not isinstance(text, str)]
+    if other:
+        raise ValueError(f"stop holds {other[0]!r}, which is no string; ids that end a text go into stop_ids")
     if any(not text for text in stop):
         raise ValueError("stop holds an empty string, which would end every text at once; remove it")
     tokenizer = lm.tokenizer
     if stop and tokenizer is None:
         raise ValueError(f"stop strings need a tokenizer and {lm.name} has none; use stop_ids")
-    ids = list(stop_ids)
-    for value in ids:
-        if not 0 <= value < lm.config.vocabulary:
-            raise ValueError(f"stop_ids holds {value}, outside the vocabulary of {lm.config.vocabulary} ids")
+    ids = _known_ids(lm, "stop_ids", stop_ids)
     if tokenizer is not None and not ignore_eos:
         ids += [i for i in tokenizer.eos_ids if i not in ids]
     size = -(-max(len(ids), 1) // STOP_IDS_BUCKET) * STOP_IDS_BUCKET
@@ -170,18 +176,29 @@ def stop_rules(lm: LanguageModel, stop: Sequence[str], stop_ids: Sequence[int], 
     padded_ids[: len(ids)] = ids
     table = None
     if stop and tokenizer is not None:
-        pieces: list[bytes] = list(tokenizer.token_bytes())
-        pieces = (pieces + [b""] * lm.config.vocabulary)[: lm.config.vocabulary]
-        table = jax.device_put(build_stop_table(stop, pieces))
+        unknown = [b""] * lm.config.vocabulary  # a model's vocabulary may be padded beyond its tokenizer's
+        pieces: list[bytes] = (list(tokenizer.token_bytes()) + unknown)[: lm.config.vocabulary]
+        # A tokenizer without the method decodes the start of a text like the rest.
+        first = getattr(tokenizer, "first_token_bytes", tokenizer.token_bytes)()
+        first = (list(first) + unknown)[: lm.config.vocabulary]
+        table = jax.device_put(build_stop_table(stop, pieces, None if first == pieces else first))
     return StopRules(jax.device_put(padded_ids), table)
+
+
+def _known_ids(lm: LanguageModel, name: str, ids: Sequence[int] | None) -> list[int]:
+    """`ids`, all of them of the vocabulary."""
+    if isinstance(ids, int | np.integer):
+        raise ValueError(f"{name}={ids} is one id; pass a list of ids")
+    known = [integer(f"an id of {name}", value) for value in (() if ids is None else ids)]
+    for value in known:
+        if not 0 <= value < lm.config.vocabulary:
+            raise ValueError(f"{name} holds {value}, outside the vocabulary of {lm.config.vocabulary} ids")
+    return known
 
 
 def banned_mask(lm: LanguageModel, banned_ids: Sequence[int]) -> Any:
     banned = np.zeros((lm.config.vocabulary,), bool)
-    for value in banned_ids:
-        if not 0 <= value < lm.config.vocabulary:
-            raise ValueError(f"banned_ids holds {value}, outside the vocabulary of {lm.config.vocabulary} ids")
-        banned[value] = True
+    banned[list(banned_ids)] = True
     if banned.all():
         raise ValueError("banned_ids bans the whole vocabulary; nothing could be said")
     return jax.device_put(banned)

@@ -1,11 +1,14 @@
 """Requests as a user states them, checked before anything is compiled."""
 
 import dataclasses
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxspec.decode.sampling import SamplingFlags, flags_of, validate
 from jaxspec.models.language_model import LanguageModel
+
+INTEGERS = ("max_new_tokens", "top_k", "seed", "max_draft")  # fields of `Request`; the other settings are numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +50,7 @@ def make_requests(
     columns = {name: _one_each(name, value, len(encoded)) for name, value in settings.items()}
     requests = []
     for index, ids in enumerate(encoded):
-        request = Request(ids, **{name: values[index] for name, values in columns.items()})
+        request = Request(ids, **{name: _setting(name, values[index]) for name, values in columns.items()})
         validate(
             temperature=request.temperature,
             top_k=request.top_k,
@@ -64,7 +67,7 @@ def make_requests(
 
 def _one_each(name: str, value: Any, count: int) -> list[Any]:
     """`value` as a list with one entry for each of `count` prompts."""
-    if value is None or isinstance(value, int | float):
+    if value is None or isinstance(value, int | float | str):
         return [value] * count
     values = value.tolist() if hasattr(value, "tolist") else list(value)
     if not isinstance(values, list):
@@ -72,6 +75,30 @@ def _one_each(name: str, value: Any, count: int) -> list[Any]:
     if len(values) != count:
         raise ValueError(f"{name} holds {len(values)} values for {count} prompts; give one each, or a single one")
     return values
+
+
+def _setting(name: str, value: Any) -> Any:
+    """One request's value of a setting, as the number it is."""
+    if name in INTEGERS:
+        return None if name == "max_draft" and value is None else integer(name, value)
+    if isinstance(value, str):
+        raise ValueError(f"{name}={value!r} is text; give a number")
+    try:
+        return float(value)
+    except TypeError:
+        raise ValueError(f"{name}={value!r} is not a number") from None
+
+
+def integer(name: str, value: Any) -> int:
+    """`value` as an integer, of NumPy or JAX too.
+
+    Raises:
+      ValueError: it is none; a fraction is not rounded.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name}={value!r} is not an integer; give a whole number") from None
 
 
 def flags_of_requests(requests: Sequence[Request], *, banned: bool = False) -> SamplingFlags:
@@ -90,14 +117,14 @@ def encode_prompts(lm: LanguageModel, prompts: Sequence[str | Sequence[int]], *,
     """Token ids of every prompt.
 
     Raises:
-      ValueError: a prompt is empty, holds ids outside the vocabulary, or is text and the model has no tokenizer.
+      ValueError: a prompt is empty, holds what is no id of the vocabulary, or is text and the model has no tokenizer.
     """
     encoded = []
     for index, prompt in enumerate(prompts):
         if isinstance(prompt, str):
             ids = _encode_text(lm, prompt, index, chat=chat)
         else:
-            ids = tuple(int(i) for i in prompt)
+            ids = _ids(prompt, index)
         if not ids:
             raise ValueError(f"prompt {index} is empty; give at least one token to continue from")
         wrong = [i for i in ids if not 0 <= i < lm.config.vocabulary]
@@ -108,6 +135,19 @@ def encode_prompts(lm: LanguageModel, prompts: Sequence[str | Sequence[int]], *,
             )
         encoded.append(ids)
     return encoded
+
+
+def _ids(prompt: Any, index: int) -> tuple[int, ...]:
+    listed = prompt.tolist() if hasattr(prompt, "tolist") else prompt
+    if not isinstance(listed, Iterable):
+        raise ValueError(f"prompt {index} is {prompt!r}; give a text, or a sequence of token ids")
+    ids = []
+    for value in listed:
+        try:
+            ids.append(operator.index(value))
+        except TypeError:
+            raise ValueError(f"prompt {index} holds {value!r}, which is no token id; ids are integers") from None
+    return tuple(ids)
 
 
 def _encode_text(lm: LanguageModel, prompt: str, index: int, *, chat: bool) -> tuple[int, ...]:

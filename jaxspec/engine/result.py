@@ -50,16 +50,39 @@ class GenerationStatistics:
 
 
 @dataclasses.dataclass(frozen=True)
+class PromptResult:
+    """What one prompt of a job gave.
+
+    Attributes:
+      text: new text, up to the stop string that ended it; what a stop id stands for is part of it.
+      ids: new token ids, including an end-of-sequence or stop id, or the tokens of a stop string.
+      finish: why it ended: `eos`, `stop`, `length`, `cache`, or `numerical` where logits were not finite.
+      sources: for every id, who said it: `target` or a draft source.
+      logprobs: for every id, its log-probability by the target's own logits; None if they were not asked for.
+      lossless: whether the text has the law of plain decoding.
+      statistics: of this prompt.
+    """
+
+    text: str
+    ids: list[int]
+    finish: str
+    sources: list[str]
+    logprobs: list[float] | None
+    lossless: bool
+    statistics: GenerationStatistics
+
+
+@dataclasses.dataclass(frozen=True)
 class Generation:
-    """Attributes:
-    texts: new text of every prompt, without what stopped it.
-    ids: new token ids of every prompt, including an end-of-sequence id or the tokens of a stop string.
-    finish: why each ended: `eos`, `stop`, `length`, `cache` or `numerical`.
-    sources: for every id, who said it: `target` or a draft source.
-    logprobs: for every id, its log-probability by the target's own logits; None if they were not asked for.
-    statistics: totals, and `per_prompt`.
-    prefill_seconds: wall time until the first lanes had read their prompts.
-    decode_seconds: wall time of the rest.
+    """What a job gave: fields of `PromptResult` in the order of the prompts, and what all of it took.
+
+    Attributes:
+      texts, ids, finish, sources: one for every prompt.
+      logprobs: one list for every prompt; None if they were not asked for.
+      lossless: whether all texts have the law of plain decoding; typical acceptance gives it up.
+      statistics: totals, and `per_prompt`.
+      prefill_seconds: wall time until the first lanes had read their prompts.
+      decode_seconds: wall time of the rest.
     """
 
     texts: list[str]
@@ -67,9 +90,26 @@ class Generation:
     finish: list[str]
     sources: list[list[str]]
     logprobs: list[list[float]] | None
+    lossless: bool
     statistics: GenerationStatistics
     prefill_seconds: float
     decode_seconds: float
+
+
+def generation_of(results: Sequence[PromptResult], prefill_seconds: float, decode_seconds: float) -> Generation:
+    """The results of a job's prompts, or of those that are finished, as one."""
+    logprobs = [result.logprobs for result in results if result.logprobs is not None]
+    return Generation(
+        texts=[result.text for result in results],
+        ids=[result.ids for result in results],
+        finish=[result.finish for result in results],
+        sources=[result.sources for result in results],
+        logprobs=logprobs if len(logprobs) == len(results) else None,
+        lossless=all(result.lossless for result in results),
+        statistics=total([result.statistics for result in results]),
+        prefill_seconds=prefill_seconds,
+        decode_seconds=decode_seconds,
+    )
 
 
 def statistics_of(counters: Statistics, tokens: int, sources: Sequence[str]) -> GenerationStatistics:

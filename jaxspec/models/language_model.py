@@ -7,7 +7,7 @@ import jax
 
 from jaxspec.models.config import ModelConfig
 from jaxspec.models.model_fn import ModelFn, Params
-from jaxspec.models.transformer import transformer_fn
+from jaxspec.models.transformer import LinenModelFn, Transformer, transformer_fn
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +31,17 @@ class LanguageModel:
     name: str = "model"
 
     def strict_model(self) -> ModelFn:
-        """The `ModelFn` whose logits do not depend on how a text is split into blocks."""
+        """The `ModelFn` whose logits do not depend on how a text is split into blocks.
+
+        Raises:
+          ValueError: `model` is not `transformer_fn` of the config, and what it would be strictly is not known.
+        """
+        module = self.model.module if isinstance(self.model, LinenModelFn) else None
+        if type(module) is not Transformer or module.config != self.config:
+            raise ValueError(
+                f"strict=True needs a model over transformer_fn of its own config, and {self.name} is of "
+                f"{type(self.model).__name__}; leave strict out"
+            )
         return transformer_fn(self.config, self.dtype, strict=True)
 
 

@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 
 from jaxspec.models.config import ModelConfig
+from jaxspec.weights.gguf_header import check_header
 from jaxspec.weights.safetensors import GIT_LFS
 
 GLOBAL = {
@@ -47,7 +48,7 @@ class GGUFFile:
     def __init__(self, path: Path) -> None:
         """Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a GGUF file, or is cut short.
+        ValueError: it is not a GGUF file, is cut short, or says of itself what cannot be.
         """
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
@@ -61,6 +62,7 @@ class GGUFFile:
                 f"{path} is not a GGUF file: its {size} bytes do not begin with GGUF; safetensors go by their folder"
             )
         try:
+            check_header(path)
             reader = gguf.GGUFReader(path)
             metadata = {name: field.contents() for name, field in reader.fields.items()}
         except (ValueError, IndexError, KeyError) as error:

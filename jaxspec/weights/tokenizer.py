@@ -38,7 +38,12 @@ class Tokenizer:
         more_eos_ids: Iterable[int] = (),
         chat_template: str | None = None,
     ) -> None:
-        """The names in `TURN_ENDS` that the vocabulary knows join `eos_id` and `more_eos_ids`."""
+        """The names in `TURN_ENDS` that the vocabulary knows join `eos_id` and `more_eos_ids`.
+
+        Lengths that `backend` was told to cut or fill texts to, as training wants them, are taken from it.
+        """
+        backend.no_truncation()
+        backend.no_padding()
         self._backend = backend
         self._chat_template = chat_template
         self.bos_id = bos_id
@@ -81,16 +86,31 @@ class Tokenizer:
     def token_bytes(self) -> list[bytes]:
         """For every id, the bytes it adds to a decoded text; none for special tokens and ids without a token.
 
-        Vocabularies that put a space before a text take it off again at its start, which is not seen here.
+        At its start a text may gain less, see `first_token_bytes`.
 
         Raises:
           ValueError: the tokenizer decodes by a rule that does not work token by token.
         """
         return self._token_bytes
 
+    def first_token_bytes(self) -> list[bytes]:
+        """As `token_bytes`, of ids that begin a text: vocabularies that put a space before a text take it off here.
+
+        Raises:
+          ValueError: the tokenizer decodes by a rule that does not work token by token.
+        """
+        return self._first_token_bytes
+
     @functools.cached_property
     def _token_bytes(self) -> list[bytes]:
-        piece = _piece_rule(json.loads(self._backend.to_str())["decoder"])
+        return self._pieces(first=False)
+
+    @functools.cached_property
+    def _first_token_bytes(self) -> list[bytes]:
+        return self._pieces(first=True)
+
+    def _pieces(self, *, first: bool) -> list[bytes]:
+        piece = _piece_rule(json.loads(self._backend.to_str())["decoder"], first=first)
         special = {index for index, token in self._backend.get_added_tokens_decoder().items() if token.special}
         found = [b""] * self.vocabulary_size
         for token, index in self._backend.get_vocab(with_added_tokens=True).items():
@@ -130,8 +150,8 @@ def begin_with(backend: tokenizers.Tokenizer, bos_id: int | None) -> None:
     backend.post_processor = processors.TemplateProcessing(single=f"{name} $A", special_tokens=[(name, bos_id)])
 
 
-def _piece_rule(decoder: Mapping[str, Any] | None) -> Callable[[str], bytes]:
-    """From a token's name to its bytes, as `decoder` (its JSON description) would have it."""
+def _piece_rule(decoder: Mapping[str, Any] | None, *, first: bool) -> Callable[[str], bytes]:
+    """From a token's name to its bytes, as `decoder` (its JSON description) has it for the `first` of a text or not."""
     if decoder is None:
         raise ValueError("stop strings need a tokenizer that decodes token by token; this one has no decoder")
     steps: list[Mapping[str, Any]] = decoder.get("decoders", [decoder])
@@ -139,21 +159,26 @@ def _piece_rule(decoder: Mapping[str, Any] | None) -> Callable[[str], bytes]:
     if kinds == ["ByteLevel"]:
         return _byte_level_piece
     replaced: list[tuple[str, str]] = []
-    for step in steps:
+    stripped = b""
+    for index, step in enumerate(steps):
         kind = step["type"]
         if kind == "Replace" and "String" in step["pattern"]:
             replaced.append((step["pattern"]["String"], step["content"]))
         elif kind == "Metaspace":
-            replaced.append((step["replacement"], " "))
-        elif kind not in ("ByteFallback", "Fuse", "Strip"):
+            replaced.append((step["replacement"], "" if first and step["prepend_scheme"] != "never" else " "))
+        elif kind == "Strip" and "Fuse" in kinds[:index] and step["start"] <= 1:  # of the whole text, not of a token
+            stripped = step["content"].encode() * step["start"]
+        elif kind not in ("ByteFallback", "Fuse"):
             raise ValueError(f"stop strings need a tokenizer that decodes token by token, not by {kind}")
 
     def piece(token: str) -> bytes:
         if "ByteFallback" in kinds and len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-            return bytes([int(token[3:5], 16)])
-        for old, new in replaced:
-            token = token.replace(old, new)
-        return token.encode()
+            raw = bytes([int(token[3:5], 16)])
+        else:
+            for old, new in replaced:
+                token = token.replace(old, new)
+            raw = token.encode()
+        return raw.removeprefix(stripped) if first else raw
 
     return piece
 

@@ -26,6 +26,23 @@ def test_states_match_when_the_bytes_do(pieces: list[bytes], stops: list[str], i
         assert (state == table.matched) == any(stop.encode() in said for stop in stops)
 
 
+@given(
+    st.lists(PIECES, min_size=2, max_size=8),
+    st.lists(STOPS, min_size=1, max_size=3),
+    st.lists(st.integers(0, 7), min_size=1, max_size=14),
+)
+def test_the_first_bytes_of_a_text_may_be_others(pieces: list[bytes], stops: list[str], ids: list[int]) -> None:
+    first = [piece.removeprefix(b"a") for piece in pieces]
+    table = build_stop_table(stops, pieces, first)
+    state, said, begun = 0, b"", False
+    for token in (index % len(pieces) for index in ids):
+        said += pieces[token] if begun else first[token]
+        begun |= len(pieces[token]) > 0
+        state = table.transition[state, token]
+        assert (state == table.matched) == any(stop.encode() in said for stop in stops)
+        assert (state == 0) == (not begun)
+
+
 def test_advance_walks_the_table_in_every_lane() -> None:
     pieces = [b"a", b"b", b"ab", b"xbay", b""]
     table = build_stop_table(["ba"], pieces)

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from toy_model import toy_model
 
@@ -37,6 +39,25 @@ CASES = {
     "stop id": (dict(stop_ids=[9]), "stop_ids holds 9"),
     "banned id": (dict(banned_ids=[-2]), "banned_ids holds -2"),
     "all banned": (dict(banned_ids=list(range(7))), "whole vocabulary"),
+    "fractional id": (dict(prompts=[[1.9, 2]]), "prompt 0 holds 1.9, which is no token id"),
+    "fractional ids": (dict(prompts=np.array([[1.0, 2.0]])), "prompt 0 holds 1.0, which is no token id"),
+    "nested ids": (dict(prompts=[[[1], [2]]]), r"prompt 0 holds \[1\], which is no token id"),
+    "no prompts": (dict(prompts=5), "prompts=5 is neither text nor"),
+    "no array": (dict(prompts=jnp.array(5)), "is neither text nor"),
+    "no sequence": (dict(prompts=[[1], 5]), "prompt 1 is 5; give a text, or a sequence"),
+    "fractional tokens": (dict(max_new_tokens=12.7), "max_new_tokens=12.7 is not an integer"),
+    "fractional tokens of one": (dict(prompts=[[1], [2]], max_new_tokens=[5, 1.5]), "max_new_tokens=1.5 is not"),
+    "no tokens": (dict(max_new_tokens=None), "max_new_tokens=None is not an integer"),
+    "fractional draft": (dict(max_draft=1.5), "max_draft=1.5 is not an integer"),
+    "fractional top_k": (dict(top_k=np.float32(2.5)), "top_k=2.5 is not an integer"),
+    "text for a number": (dict(temperature="warm"), "temperature='warm' is text"),
+    "nothing for a number": (dict(top_p=None), "top_p=None is not a number"),
+    "fractional lanes": (dict(lanes=1.5), "lanes=1.5 is not an integer"),
+    "fractional cache": (dict(cache=64.5), "cache=64.5 is not an integer"),
+    "stop of ids": (dict(stop=[3]), "stop holds 3, which is no string"),
+    "bare stop id": (dict(stop_ids=3), "stop_ids=3 is one id; pass a list"),
+    "fractional stop id": (dict(stop_ids=[1.5]), "an id of stop_ids=1.5 is not an integer"),
+    "fractional ban": (dict(banned_ids=[1.5]), "an id of banned_ids=1.5 is not an integer"),
 }
 
 
@@ -63,6 +84,45 @@ def test_no_prompts_is_no_answer() -> None:
 
 def test_one_text_is_a_job_of_one() -> None:
     assert jaxspec.generate(LM, "abc", max_new_tokens=3).ids == jaxspec.generate(LM, [0, 1, 2], max_new_tokens=3).ids
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        np.array([1, 2, 3]),
+        jnp.array([1, 2, 3]),
+        [jnp.int32(1), jnp.int32(2), jnp.int32(3)],
+        [np.int64(1), 2, 3],
+        jnp.array([[1, 2, 3]]),
+        [jnp.array([1, 2, 3])],
+        ((1, 2, 3),),
+    ],
+    ids=lambda prompts: type(prompts).__name__,
+)
+def test_ids_come_as_lists_or_arrays(prompts) -> None:
+    assert (
+        jaxspec.generate(LM, prompts, max_new_tokens=3).ids == jaxspec.generate(LM, [[1, 2, 3]], max_new_tokens=3).ids
+    )
+
+
+@pytest.mark.parametrize("large", [2**31 - 1, 3_000_000_000, 2**70])
+def test_numbers_beyond_all_limits_are_no_limit(large: int) -> None:
+    settings = dict(max_new_tokens=large, temperature=0.7, drafter=drafters.context_ngram(width=4))
+    free = jaxspec.generate(LM, [[1, 2]], **settings)
+    assert free.finish == ["cache"] and len(free.ids[0]) == 98
+    assert jaxspec.generate(LM, [[1, 2]], **settings, top_k=large, max_draft=large).ids == free.ids
+
+
+def test_numbers_of_arrays_are_numbers() -> None:
+    plain = jaxspec.generate(LM, [[1, 2]], max_new_tokens=5, seed=3, temperature=0.5)
+    arrays = jaxspec.generate(LM, [[1, 2]], max_new_tokens=np.int64(5), seed=jnp.uint32(3), temperature=np.float64(0.5))
+    assert arrays.ids == plain.ids
+
+
+def test_none_stops_nothing() -> None:
+    free = jaxspec.generate(LM, "abc", max_new_tokens=3)
+    assert jaxspec.generate(LM, "abc", max_new_tokens=3, stop=None, stop_ids=None, banned_ids=None).ids == free.ids
+    assert "".join(jaxspec.stream(LM, "abc", max_new_tokens=3, stop=None)) == free.texts[0]
 
 
 def test_an_answer_may_reach_the_end_of_the_context() -> None:
@@ -118,3 +178,5 @@ def test_a_drafter_is_not_its_name() -> None:
 def test_pieces_of_a_stream_take_passes() -> None:
     with pytest.raises(ValueError, match="slice_ticks=0 is below 1"):
         jaxspec.stream(LM, "ab", slice_ticks=0)
+    with pytest.raises(ValueError, match="slice_ticks=1.5 is not an integer"):
+        jaxspec.stream(LM, "ab", slice_ticks=1.5)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from jaxspec.decode.loop import admit, decode_tick, prefill_tick
 from jaxspec.engine.job import build_job
 from jaxspec.engine.request import Request
 from jaxspec.engine.serve import queue_up
+from jaxspec.models.transformer import transformer_fn
 
 
 def prompts_of(count: int) -> list[list[int]]:
@@ -88,6 +89,19 @@ def test_strict_logits_are_bit_equal(dtype: str) -> None:
 def test_strict_needs_room_for_the_draft() -> None:
     with pytest.raises(ValueError, match="15 draft nodes cannot hold the 16"):
         jaxspec.generate(small_transformer(), [[1, 2]], drafter=drafters.context_ngram(width=16), strict=True)
+
+
+@pytest.mark.parametrize("changed", ["another function", "another config"])
+def test_strict_does_not_replace_a_model_it_does_not_know(changed: str) -> None:
+    lm = small_transformer()
+
+    def model(params, block, cache, *, with_logits=True):
+        return lm.model(params, block, cache, with_logits=with_logits)
+
+    if changed == "another config":
+        model = transformer_fn(dataclasses.replace(lm.config, context=64), lm.dtype)
+    with pytest.raises(ValueError, match="strict=True needs a model over transformer_fn.*, and small is of"):
+        jaxspec.generate(dataclasses.replace(lm, model=model), [[1, 2]], strict=True)
 
 
 def test_chunks_read_beyond_the_prefix_change_no_bit() -> None:

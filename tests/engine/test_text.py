@@ -1,11 +1,13 @@
 """Streamed pieces add up to the whole text, in whole characters, however ids arrive."""
 
+import dataclasses
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_model import toy_model
+from toy_model import ToyTokenizer, toy_model
 
 import jaxspec
 from jaxspec.decode.stop import trim_text
@@ -17,6 +19,20 @@ class Bytes:
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         return bytes(ids).decode(errors="replace")
+
+
+@dataclasses.dataclass(frozen=True)
+class SpacedLetters(ToyTokenizer):
+    """Id i is a space and a letter; a text loses its first space."""
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        return b"".join(self.token_bytes()[i] for i in ids).decode().removeprefix(" ")
+
+    def token_bytes(self) -> list[bytes]:
+        return [b" " + piece for piece in super().token_bytes()]
+
+    def first_token_bytes(self) -> list[bytes]:
+        return super().token_bytes()
 
 
 class Spaced:
@@ -78,3 +94,38 @@ def test_a_stream_is_the_generated_text(stop: list[str], temperature: float) -> 
     assert "".join(pieces) == jaxspec.generate(lm, "abcdefg", **settings).texts[0]
     if not stop:
         assert len(pieces) > 3
+
+
+@pytest.mark.parametrize(("stop", "tokens"), [([" "], 2), ([" b"], None), (["a", "b", "c", "d", "e", "f", "g"], 1)])
+def test_a_space_that_the_text_loses_is_no_stop_string(stop: list[str], tokens: int | None) -> None:
+    lm = dataclasses.replace(toy_model(0), tokenizer=SpacedLetters(7))
+    out = jaxspec.generate(lm, [[1, 2, 3]], max_new_tokens=12, stop=stop)
+    free = jaxspec.generate(lm, [[1, 2, 3]], max_new_tokens=12)
+    assert out.texts[0] == trim_text(free.texts[0], stop)
+    assert tokens is None or (out.finish, len(out.ids[0])) == (["stop"], tokens)
+    assert "".join(jaxspec.stream(lm, [1, 2, 3], max_new_tokens=12, stop=stop)) == out.texts[0]
+
+
+def broken_model():
+    """Says two tokens after 0, 1, 2 and then finds nothing but NaN."""
+    lm = toy_model(0)
+    ids = [0, 1, 2, *jaxspec.generate(lm, [[0, 1, 2]], max_new_tokens=2).ids[0]]
+    return dataclasses.replace(lm, params={"table": lm.params["table"].at[ids[-1] + 7 * ids[-2]].set(jnp.nan)})
+
+
+def test_a_stream_says_that_logits_were_not_finite() -> None:
+    lm = broken_model()
+    out = jaxspec.generate(lm, [[0, 1, 2]], max_new_tokens=9)
+    assert out.finish == ["numerical"] and len(out.ids[0]) == 2
+    with pytest.warns(RuntimeWarning, match="the logits of toy were not finite"):
+        assert "".join(jaxspec.stream(lm, [0, 1, 2], max_new_tokens=9)) == out.texts[0]
+
+
+def test_a_stream_gives_its_result_to_who_asks() -> None:
+    for lm, finish in ((toy_model(0), "length"), (broken_model(), "numerical")):
+        given = []
+        pieces = list(
+            jaxspec.stream(lm, [0, 1, 2], max_new_tokens=9, on_result=lambda *pair, to=given: to.append(pair))
+        )
+        [(index, result)] = given
+        assert (index, result.finish, result.text) == (0, finish, "".join(pieces))

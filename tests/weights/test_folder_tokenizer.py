@@ -62,6 +62,15 @@ def test_bos_by_the_tokenizer_itself(tmp_path) -> None:
     assert tokenizer_from_folder(tmp_path).encode("a")[0] == 0
 
 
+def test_lengths_of_training_are_forgotten(tmp_path) -> None:
+    write(tmp_path)
+    backend = build_tokenizer()
+    backend.enable_truncation(2)
+    backend.enable_padding(length=50)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    assert tokenizer_from_folder(tmp_path).encode("the cat sat") == build_tokenizer().encode("the cat sat").ids
+
+
 @pytest.mark.parametrize("where", ["settings", "several", "jinja", "json"])
 def test_chat_templates_of_all_ages(tmp_path, where: str) -> None:
     several = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": CHAT_TEMPLATE}]

@@ -36,6 +36,22 @@ def sentencepiece() -> tokenizers.Tokenizer:
     return backend
 
 
+def stripping() -> tokenizers.Tokenizer:
+    """A text begins with a space that decoding takes off again, whichever token has it."""
+    backend = sentencepiece()
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence(steps)
+    return backend
+
+
+def metaspace() -> tokenizers.Tokenizer:
+    """As `stripping`, except that the first token loses all of its spaces."""
+    words = ["\u2581", "\u2581a", "\u2581\u2581b", "c", "\u2581d\u2581e"]
+    backend = tokenizers.Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="c"))
+    backend.decoder = decoders.Metaspace()
+    return backend
+
+
 BACKENDS = {"byte_level": byte_level, "sentencepiece": sentencepiece}
 TOKENIZERS = {name: Tokenizer(make(), bos_id=0, eos_id=2) for name, make in BACKENDS.items()}
 
@@ -59,6 +75,33 @@ def test_bytes_of_any_ids_are_the_decoded_text(name: str, ids: list[int]) -> Non
     except UnicodeDecodeError:
         return  # decoders differ in how many replacement characters they make of broken bytes
     assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("make", [sentencepiece, stripping, metaspace])
+@given(data=st.data())
+def test_the_first_token_may_add_less(make, data) -> None:
+    tokenizer = Tokenizer(make())
+    first, later = tokenizer.first_token_bytes(), tokenizer.token_bytes()
+    ids = data.draw(st.lists(st.integers(0, min(len(later), 120) - 1), max_size=8))
+    begin = next((at for at, index in enumerate(ids) if later[index]), 0)  # special tokens are not the first of a text
+    pieces = [(first if at == begin else later)[index] for at, index in enumerate(ids)]
+    assert b"".join(pieces).decode() == tokenizer.decode(ids)
+
+
+def test_only_vocabularies_with_a_space_before_a_text_strip_it() -> None:
+    for make, strips in ((byte_level, False), (sentencepiece, False), (stripping, True), (metaspace, True)):
+        tokenizer = Tokenizer(make())
+        assert (tokenizer.first_token_bytes() != tokenizer.token_bytes()) == strips
+
+
+def test_texts_are_neither_cut_nor_filled() -> None:
+    backend, text = byte_level(), "the cat sat on the mat"
+    expected = backend.encode(text).ids
+    backend.enable_truncation(3)
+    backend.enable_padding(length=40)
+    tokenizer = Tokenizer(backend)
+    assert tokenizer.encode(text) == expected and len(expected) > 3
+    assert tokenizer.encode("") == []
 
 
 def test_special_tokens_add_nothing_and_added_ones_their_text() -> None:
@@ -86,7 +129,7 @@ def test_token_bytes_reach_the_largest_id() -> None:
     assert tokenizer.token_bytes() == [b"a", *[b""] * 6, b"b"]
 
 
-@pytest.mark.parametrize("decoder", [None, decoders.WordPiece(), decoders.CTC()])
+@pytest.mark.parametrize("decoder", [None, decoders.WordPiece(), decoders.CTC(), decoders.Strip(" ", 1, 0)])
 def test_decoders_that_look_at_more_than_a_token(decoder) -> None:
     backend = tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
     if decoder is not None:
