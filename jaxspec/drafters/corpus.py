@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxspec.decode.binding import Binding
 from jaxspec.decode.types import Context, Draft, Verdict
 from jaxspec.drafters.chain import OneChain, chain
 from jaxspec.drafters.corpus_file import read_texts
@@ -33,6 +34,14 @@ class Corpus(OneChain):
     path: str
 
     sources = ("corpus",)
+
+    def bind(self, binding: Binding) -> "Corpus":
+        if binding.by_request:
+            raise ValueError(
+                "corpus drafts from other requests, and the acceptance rule lets a text depend on its draft; use "
+                "acceptance='coupled', or suffix"
+            )
+        return self
 
     def prepare(self, language_model: Any) -> tuple[Memory, ...]:
         """The memory of the file, if there is one."""

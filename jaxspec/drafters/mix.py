@@ -3,9 +3,10 @@
 Every source's whole proposal is a candidate, selected or not. Once the target has spoken, each candidate whose
 prefix came true is a trial, and each that came true itself a success: the success rate of a class of candidates,
 (source, evidence, depth), estimates the probability of an edge, its product up the tree that of a path, and the
-most probable paths fill the block. Trials do not depend on what was selected, so the estimates are not biased by it.
+most probable paths fill the block. A candidate that was not selected is tried like one that was, if the target's
+text is known up to it.
 
-B lanes, C candidates, N draft nodes, D depth, Z sources, E classes of evidence.
+B lanes, C candidates, N draft nodes, D depth, Z sources, E classes of evidence, L sets of rates.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxspec.decode.binding import Binding, bind
 from jaxspec.decode.types import Context, Draft, Drafter, Verdict
 from jaxspec.drafters.merge import best_nodes, join, representatives
 from jaxspec.drafters.paths import path_hash, prefix_hash, up_the_tree
@@ -26,7 +28,7 @@ MEMORY = 0.998  # share of old trials that still counts a block later
 class MixState(NamedTuple):
     """Attributes:
     parts: state of each drafter.
-    rates: (Z, E, D) of candidates by class; shared by all lanes.
+    rates: (L, Z, E, D) of candidates by class; L is B, or 1 where all lanes share them.
     candidates: (B, C) the last proposal.
     """
 
@@ -37,11 +39,24 @@ class MixState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Mix:
-    """The best `budget` nodes of all `drafters`' proposals; the loop may verify fewer, see `widths`."""
+    """The best `budget` nodes of all `drafters`' proposals; the loop may verify fewer, see `widths`.
+
+    Attributes:
+      drafters: the sources.
+      widths: see `mix`.
+      shared: whether all lanes and requests learn the rates together; otherwise every request starts anew.
+    """
 
     drafters: tuple[Drafter, ...]
     widths: tuple[int, ...]
+    shared: bool = True
     is_chain = False
+
+    def bind(self, binding: Binding) -> "Mix":
+        parts = tuple(bind(part, dataclasses.replace(binding, alone=False)) for part in self.drafters)
+        if not binding.by_request:
+            return dataclasses.replace(self, drafters=parts)
+        return Mix(parts, self.widths[-1:], shared=False)
 
     @property
     def nodes(self) -> int:
@@ -68,7 +83,7 @@ class Mix:
         zeros = jnp.zeros((lanes, count), jnp.int32)
         return MixState(
             parts=tuple(d.init(p, context) for d, p in zip(self.drafters, params, strict=True)),
-            rates=self._prior(),
+            rates=self._prior(lanes),
             candidates=Draft(zeros, zeros, zeros + 1, zeros, zeros.astype(bool), zeros),
         )
 
@@ -77,7 +92,12 @@ class Mix:
             drafter.admit(p, part, context, fresh)
             for drafter, p, part in zip(self.drafters, params, state.parts, strict=True)
         )
-        return state._replace(parts=parts)
+        if self.shared:
+            return state._replace(parts=parts)
+        renewed = fresh[:, None, None, None]
+        prior = self._prior(fresh.shape[0])
+        rates = Rates(*(jnp.where(renewed, start, rate) for start, rate in zip(prior, state.rates, strict=True)))
+        return state._replace(parts=parts, rates=rates)
 
     def propose(self, params: tuple[Any, ...], state: MixState, context: Context) -> tuple[Draft, MixState]:
         drafts, parts = [], []
@@ -87,7 +107,7 @@ class Mix:
             parts.append(part)
         candidates = join(drafts, self._first_sources())
         first, same = representatives(path_hash(candidates, self.depth), candidates.valid)
-        edge = state.rates.mean[_class_of(candidates)]
+        edge = state.rates.mean[self._class_of(candidates)]
         path = jnp.exp(up_the_tree(candidates.parent, jnp.log(edge), self.depth))
         likely = jnp.max(jnp.where(same, path[:, None, :], 0.0), axis=2)  # of a shared path, the best opinion
         draft = best_nodes(candidates, first, likely, self.nodes)
@@ -101,14 +121,20 @@ class Mix:
             for drafter, p, part in zip(self.drafters, params, state.parts, strict=True)
         )
         trial, success = came_true(state.candidates, verdict, context.live, self.depth)
-        kind = _class_of(state.candidates)
-        rates = learned(state.rates, self._prior(), kind, trial, success, MEMORY)
+        prior = self._prior(trial.shape[0])
+        rates = learned(state.rates, prior, self._class_of(state.candidates), trial, success, MEMORY)
         return state._replace(parts=parts, rates=rates)
 
-    def _prior(self) -> Rates:
-        """(Z, E, D) before any trial: deeper edges are likelier, since their prefix has come true."""
+    def _prior(self, lanes: int) -> Rates:
+        """(L, Z, E, D) before any trial: deeper edges are likelier, since their prefix has come true."""
         rate = jnp.where(jnp.arange(self.depth) == 0, 0.2, 0.5)
-        return prior_rates(jnp.broadcast_to(rate, (len(self.sources), CLASSES, self.depth)))
+        sets = 1 if self.shared else lanes
+        return prior_rates(jnp.broadcast_to(rate, (sets, len(self.sources), CLASSES, self.depth)))
+
+    def _class_of(self, candidates: Draft) -> tuple[jax.Array, ...]:
+        """Where each candidate (B, C) stands in the rates."""
+        lane = jnp.arange(1 if self.shared else candidates.ids.shape[0])[:, None]
+        return lane, candidates.source, jnp.minimum(candidates.evidence, CLASSES - 1), candidates.depth - 1
 
     def _first_sources(self) -> list[int]:
         first, count = [], 0
@@ -135,10 +161,6 @@ def _hash_above(hashes: jax.Array, candidates: Draft) -> jax.Array:
     """Hash of the path without its last node."""
     above = jnp.take_along_axis(jnp.pad(hashes, ((0, 0), (1, 0))), candidates.parent, axis=1)
     return jnp.where(candidates.parent == 0, jnp.uint32(0), above)
-
-
-def _class_of(candidates: Draft) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return candidates.source, jnp.minimum(candidates.evidence, CLASSES - 1), candidates.depth - 1
 
 
 def mix(*drafters: Drafter, budget: int = 16, widths: tuple[int, ...] | None = None) -> Mix:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxspec.decode.binding import Binding
 from jaxspec.decode.lanes import on_every_lane
 from jaxspec.decode.types import Context, Draft, Verdict
 from jaxspec.drafters.model_tables import model_bigram, prefix_ids
@@ -54,6 +55,9 @@ class TokenRecycling(OneWidth):
     @property
     def top(self) -> int:
         return self.branches
+
+    def bind(self, binding: Binding) -> "TokenRecycling":
+        return dataclasses.replace(self, shared=self.shared and not binding.by_request)
 
     def prepare(self, language_model: Any) -> jax.Array:
         """(V, R) int32 the table at the start, -1 where nothing is known."""
@@ -160,7 +164,7 @@ def token_recycling(
       start: `bigram` begins with the model's own successors of every token, which takes one pass over the
         vocabulary the first time; `newline` with those behind a line break, see `model_bigram`; `empty` with nothing.
       shared: all lanes and requests learn in one table, so that drafts, though never texts, depend on what else is
-        decoded; otherwise every request starts anew.
+        decoded; otherwise, and under rules whose texts depend on drafts, every request starts anew.
       updates: `all` verified nodes teach, or only those of the accepted `path`.
 
     Raises:

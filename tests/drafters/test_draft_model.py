@@ -11,6 +11,7 @@ from toy_model import greedy_continuation, toy_model
 
 import jaxspec
 from jaxspec.decode.acceptance import Drawing
+from jaxspec.decode.binding import Binding
 from jaxspec.decode.sampling import SamplingFlags, plain_sampling
 from jaxspec.decode.types import Context
 from jaxspec.drafters.context_ngram import context_ngram
@@ -197,17 +198,42 @@ def test_the_length_follows_what_a_step_costs() -> None:
         assert drafted_a_call(done) == length
 
 
+def test_after_a_pause_it_drafts_from_where_the_text_is() -> None:
+    text = [3, 1, 4]
+    text += greedy_continuation(TARGET, text, 40)
+    drafter = draft_model(TARGET, "auto")
+    params = drafter.prepare(TARGET)
+    drafter = drafter.bind(Binding(TARGET.config.vocabulary, SamplingFlags(), Drawing.BEST, 64))
+
+    def context(length: int, affordable: int) -> Context:
+        cost = [1.0 if draft == affordable else np.inf for draft in AUTO]
+        tokens = np.zeros((1, 128), np.int32)
+        tokens[0, :length] = text[:length]
+        lane = jnp.full((1,), length, jnp.int32)
+        seed, live = jnp.zeros((1,), jnp.uint32), jnp.ones((1,), bool)
+        seconds = jnp.asarray(cost, jnp.float32)
+        return Context(jnp.asarray(tokens), lane, lane, seed, live, plain_sampling(1), step_seconds=seconds)
+
+    begin = context(3, 0)
+    state = drafter.admit(params, drafter.init(params, begin), begin, jnp.ones((1,), bool))
+    for length in range(3, 15):  # the target says one token after another
+        draft, state = drafter.propose(params, state, context(length, 0))
+        assert not draft.valid.any()
+    draft, _ = drafter.propose(params, state, context(15, 4))
+    assert draft.valid[0].tolist() == [True] * 4 + [False] * 4
+    assert draft.ids[0, :4].tolist() == text[15:19]
+
+
 @pytest.mark.slow
 def test_the_length_follows_what_is_accepted() -> None:
     stranger = toy_model(9)
     dear = [1.0 + 0.3 * length for length in AUTO]
-    for acceptance in (None, "rejection"):
-        good, requests = auto_run(TARGET, dear, acceptance=acceptance)
-        bad, _ = auto_run(stranger, dear, acceptance=acceptance)
-        expected = [greedy_continuation(TARGET, request.ids, 40) for request in requests]
-        assert [item.ids.tolist() for item in good] == expected
-        assert [item.ids.tolist() for item in bad] == expected
-        assert drafted_a_call(good) > 3 > 1 > drafted_a_call(bad)
+    good, requests = auto_run(TARGET, dear)
+    bad, _ = auto_run(stranger, dear)
+    expected = [greedy_continuation(TARGET, request.ids, 40) for request in requests]
+    assert [item.ids.tolist() for item in good] == expected
+    assert [item.ids.tolist() for item in bad] == expected
+    assert drafted_a_call(good) > 3 > 1 > drafted_a_call(bad)
 
 
 @pytest.mark.slow

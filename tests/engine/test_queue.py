@@ -61,6 +61,32 @@ def test_fifty_requests_in_any_order_on_any_number_of_lanes(alone, lanes: int, s
     assert got == [alone[i] for i in order]
 
 
+@pytest.mark.parametrize("acceptance", ["rejection", pytest.param("typical", marks=pytest.mark.slow)])
+def test_texts_that_follow_drafts_follow_those_of_their_own_request(acceptance: str) -> None:
+    """Also where drafters learn from all lanes and choose widths by the clock, which they must not then."""
+    drafter = drafters.mix(
+        drafters.suffix(width=4), drafters.token_recycling(3, 12, start="empty"), budget=8, widths=(0, 3, 8)
+    )
+    requests = [dataclasses.replace(request, temperature=1.5) for request in requests_of(20)]
+
+    def texts(order: list[int], lanes: int, seconds: float) -> list[list[int]]:
+        job = build_job(LM, requests, drafter, lanes=lanes, cache=128, acceptance=acceptance)
+        step = job.inputs.step_seconds
+        job = dataclasses.replace(job, inputs=job.inputs._replace(step_seconds=step * seconds))
+        done = {item.index: item.ids.tolist() for item in run(job, [requests[index] for index in order])[0]}
+        return [done[order.index(index)] for index in range(len(requests))]
+
+    first = texts(list(range(20)), 4, 1.0)
+    assert texts(np.random.default_rng(0).permutation(20).tolist(), 4, 2.0) == first
+    plain = build_job(LM, requests, drafters.autoregressive(), lanes=4, cache=128, acceptance=acceptance)
+    assert [item.ids.tolist() for item in run(plain, requests)[0]] != first  # they do follow drafts
+
+
+def test_no_other_requests_are_copied_from_where_texts_follow_drafts() -> None:
+    with pytest.raises(ValueError, match="corpus drafts from other requests.*use acceptance='coupled', or suffix"):
+        build_job(LM, requests_of(2), drafters.corpus(), acceptance="rejection")
+
+
 def test_requests_are_served_in_order() -> None:
     requests = [Request((i % 7,), 5, 0.0, 0, 1.0, 0.0, 1.0, 0) for i in range(20)]
     job = build_job(LM, requests, drafters.autoregressive(), lanes=1, cache=128)

@@ -118,7 +118,8 @@ class DraftModel:
         return self.of_model(made[self.of_itself])
 
     def bind(self, binding: Binding) -> "DraftModel":
-        return dataclasses.replace(self, binding=binding, lm=None)
+        lengths = self.lengths[-1:] if binding.by_request else self.lengths
+        return dataclasses.replace(self, binding=binding, lengths=lengths, lm=None)
 
     def prepare(self, language_model: LanguageModel) -> DraftModelParams:
         assert self.lm is not None, "prepare comes before bind"
@@ -153,9 +154,17 @@ class DraftModel:
         binding, drawing = self._bound(), self.drawing
         assert self.model is not None
         rules = LevelRules(self.model, binding.flags, drawing, self.classes, self.stop_below)
-        # Alone, no lane lacks more than a block holds. Among other drafters, a lane may lack all they got right.
-        cache = state.cache if binding.alone else self._read(params, state.cache, context)
         rate, ahead = state.rates.mean, rate_ahead(state.rates, self.depth)
+        chooses = len(self.lengths) > 1 and binding.alone and context.step_seconds is not None
+        # A lane that drafts every time lacks no more than a block holds. It may lack all that other drafters got
+        # right, or that the target said while drafting did not pay.
+        cache = state.cache
+        if chooses:
+            nothing = nothing_drafted(drawing, cache, context, ahead, binding.vocabulary)
+            pays = longer_pays(self.widths, drawing, ahead, context, nothing)
+            cache = self._read(params, cache, context._replace(live=context.live & pays))
+        elif not binding.alone:
+            cache = self._read(params, cache, context)
         if self.inner is not None:
             drafting = draft_in_rounds(
                 rules, self.inner, params, rate, ahead, cache, context, binding.vocabulary
@@ -165,8 +174,6 @@ class DraftModel:
 
         def advance(drafting: Drafting) -> Drafting:
             return next_level(rules, params, rate, context, drafting)
-
-        chooses = len(self.lengths) > 1 and binding.alone and context.step_seconds is not None
 
         def goes_on(drafting: Drafting) -> jax.Array:
             unfinished = (drafting.step < self.depth) & jnp.any(drafting.going)
@@ -195,6 +202,10 @@ class DraftModel:
             cache=state.cache._replace(length=jnp.where(context.live, length, state.cache.length)),
             rates=learned_rates(state.rates, state.ids, offered, state.kind, verdict, context.live),
         )
+
+    def rewind(self, state: DraftModelState, length: jax.Array, which: jax.Array) -> DraftModelState:
+        kept = jnp.minimum(state.cache.length, length - 1)  # the last token is the next block's first
+        return state._replace(cache=state.cache._replace(length=jnp.where(which, kept, state.cache.length)))
 
     def _bound(self) -> Binding:
         assert self.binding is not None, "the drafter must be bound to a job, as `build_job` does"
