@@ -66,11 +66,18 @@ class HuggingFacePeer:
                 torch.tensor([list(ids)]), max_new_tokens=max_new_tokens, do_sample=False, streamer=clock,
                 pad_token_id=0, eos_token_id=self.eos_ids or None, **extra,
             )  # fmt: skip
-        new = out[0, len(ids) :].tolist()
-        # The first pass reads the prompt; what it says is free, so the rest's time is scaled up to all tokens.
-        later = sum(clock.counts[1:])
-        seconds = (clock.times[-1] - clock.times[0]) * len(new) / later if later else 0.0
-        return PeerRun(new, max(len(clock.counts) - 1, 1), seconds)
+        return run_of(out[0, len(ids) :].tolist(), clock.times, clock.counts)
+
+
+def run_of(ids: list[int], times: Sequence[float], counts: Sequence[int]) -> PeerRun:
+    """A run whose passes ended at `times` and said `counts` tokens.
+
+    The first pass reads the prompt too, and nobody knows what of its time its tokens took: the time of the others is
+    scaled up to all tokens. Without others there is none.
+    """
+    later = sum(counts[1:])
+    seconds = (times[-1] - times[0]) * len(ids) / later if later else 0.0
+    return PeerRun(ids, len(counts), seconds)
 
 
 class _Clock:

@@ -1,6 +1,6 @@
 """Tokens a call of N-Grammys over its two sizes, and of other drafters, from one recording of every data set.
 
-    python benchmarks/sweep.py --config configs/sweep.yaml --data FILE.jsonl [--data ...] [--model PATH]
+    python benchmarks/sweep.py [--config configs/sweep.yaml] --data FILE.jsonl [--data ...] [--model PATH]
 
 Figures 3 and 5 to 9 of N-Grammys (arXiv 2411.03786) for a model of your own. The model decodes every prompt once;
 drafters are then replayed without it. Nothing is timed, so a busy machine changes no number.
@@ -31,6 +31,8 @@ class SweepBenchmark:
       rows, widths: the grid; without them there is none.
       drafters: replayed beside it.
       chat: whether texts that are to be continued, as HumanEval's, go through the chat template too.
+      lanes: None replays every prompt on its own; a number, all prompts of a category as one job of so many lanes, in
+        which drafters may learn from other prompts.
     """
 
     model: str
@@ -41,6 +43,16 @@ class SweepBenchmark:
     widths: tuple[int, ...]
     drafters: tuple[str, ...]
     chat: bool = False
+    lanes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.lanes is not None and self.lanes < 1:
+            raise ValueError(f"lanes={self.lanes} is below 1; leave it out to replay every prompt on its own")
+
+    @property
+    def prompts_are(self) -> str:
+        """How prompts are replayed, in words."""
+        return "each on its own" if self.lanes is None else f"one job, lanes={self.lanes}"
 
 
 def main() -> None:
@@ -64,9 +76,10 @@ def main() -> None:
         for category, (prompts, asked) in read_benchmark(file, config.prompts).items():
             recording = record(lm, prompts, config.max_new_tokens, top=top, chat=(asked or config.chat) and can_chat)
             for name, drafter in drafters.items():
-                found = replay(recording, drafter, lm)
+                found = replay(recording, drafter, lm, lanes=config.lanes)
                 row = {
                     "data": category,
+                    "prompts": config.prompts_are,
                     "drafter": name,
                     "draft nodes": drafter.nodes,
                     "tokens / call": found.statistics.tokens_per_call,
@@ -75,8 +88,9 @@ def main() -> None:
                 rows.append(row)
                 print(row, flush=True)
             if config.rows and config.widths:
-                points = sweep(recording, lm, config.rows, config.widths)
-                facts = dataclasses.asdict(config) | {"model": model, "title": f"{model}, {category}"}
+                points = sweep(recording, lm, config.rows, config.widths, lanes=config.lanes)
+                title = f"{model}, {category}, prompts {config.prompts_are}"
+                facts = dataclasses.asdict(config) | {"model": model, "title": title}
                 write_sweep(points, arguments.results, f"sweep_{model}_{category}", facts)
                 print(category, table(points), sep="\n", flush=True)
     write_report(arguments.results, f"replay_{model}", rows, dataclasses.asdict(config) | {"model": model})

@@ -8,11 +8,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from jaxspec.decode.sampling import key_of
 from jaxspec.decode.types import Context
 
 Initial = Literal["prompt", "vocabulary", "repeat"]
 
-INITIAL = 1  # random stream; the target's own draws are stream 0
+INITIAL = 4  # random stream, behind those of `decode.sampling`
 
 
 def initial_tokens(initial: Initial, context: Context, position: jax.Array, vocabulary: jax.Array) -> jax.Array:
@@ -28,7 +29,7 @@ def initial_tokens(initial: Initial, context: Context, position: jax.Array, voca
         return jnp.broadcast_to(context.root[:, None], position.shape)
 
     def bits(seed: jax.Array, position: jax.Array) -> jax.Array:
-        return jax.random.bits(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), INITIAL), position))
+        return jax.random.bits(key_of(seed, INITIAL, position))
 
     drawn = jax.vmap(jax.vmap(bits, in_axes=(None, 0)))(context.seed, position)
     if initial == "vocabulary":

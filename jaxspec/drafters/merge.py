@@ -58,7 +58,8 @@ def best_nodes(draft: Draft, first: jax.Array, probability: jax.Array, nodes: in
 
     Returns:
       A draft with `gain`; parents precede their children because of equal probabilities the earlier node comes
-      first, and a parent is earlier.
+      first, and a parent is earlier. Nodes without a parent among them are not valid, nor are those that would stand
+      before theirs or not right below it, where representatives mix up paths because their hashes collide.
     """
     count = draft.ids.shape[1]
     is_first = (first == jnp.arange(count)) & draft.valid
@@ -70,17 +71,18 @@ def best_nodes(draft: Draft, first: jax.Array, probability: jax.Array, nodes: in
     def pick(field: jax.Array) -> jax.Array:
         return jnp.take_along_axis(field, chosen, axis=1)
 
-    above = pick(draft.parent)
+    above, depth = pick(draft.parent), pick(draft.depth)
     kept = jnp.take_along_axis(first, jnp.maximum(above - 1, 0), axis=1)
     parent = jnp.where(above == 0, 0, jnp.take_along_axis(place, kept, axis=1))
-    valid = gain > 0
-    orphan = (above > 0) & (parent == 0)
+    behind = parent <= jnp.arange(nodes, dtype=jnp.int32)
+    right_below = depth == jnp.take_along_axis(jnp.pad(depth, ((0, 0), (1, 0))), parent, axis=1) + 1
+    valid = (gain > 0) & behind & right_below
     return Draft(
         ids=pick(draft.ids),
         parent=parent,
-        depth=jnp.where(valid, pick(draft.depth), 1),
+        depth=jnp.where(valid, depth, 1),
         source=pick(draft.source),
-        valid=valid & ~orphan,
+        valid=valid,
         evidence=pick(draft.evidence),
-        gain=jnp.maximum(gain, 0.0),
+        gain=jnp.where(valid, gain, 0.0),
     )

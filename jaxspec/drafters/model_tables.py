@@ -90,10 +90,7 @@ def model_bigram(
     for index in prefix:
         if not 0 <= index < vocabulary:
             raise ValueError(f"prefix holds id {index}, which is not in the vocabulary of {vocabulary} ids")
-    digest = fingerprint(lm)
-    home = Path(os.environ.get("JAXSPEC_CACHE") or Path.home() / ".cache" / "jaxspec")
-    suffix = "".join(f"-{index}" for index in prefix)
-    path = (folder or home / "tables") / f"bigram-{digest[:24]}{suffix}.npz"
+    path = _path_of(lm, prefix, folder or tables_folder())
     if path.exists():
         table = load_table(path, lm)
         if table.shape[1] >= k:
@@ -101,9 +98,26 @@ def model_bigram(
     table = _build(lm, min(max(k, KEPT), vocabulary), prefix, progress)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial.npz")
-    np.savez_compressed(partial, table=table, weights=np.array(digest))
+    np.savez_compressed(partial, table=table, weights=np.array(fingerprint(lm)))
     os.replace(partial, path)
     return jnp.asarray(table[:, :k])
+
+
+def is_kept(lm: LanguageModel, prefix: Sequence[int] = (), *, folder: Path | None = None) -> bool:
+    """Whether `model_bigram` finds a table of `lm` with this `prefix` in `folder`, and need not read the model."""
+    folder = folder or tables_folder()
+    # Without any table there, the weights need not be hashed.
+    return next(folder.glob("bigram-*.npz"), None) is not None and _path_of(lm, prefix, folder).exists()
+
+
+def tables_folder() -> Path:
+    """Where tables are kept: within `JAXSPEC_CACHE`, or `~/.cache/jaxspec`."""
+    return Path(os.environ.get("JAXSPEC_CACHE") or Path.home() / ".cache" / "jaxspec") / "tables"
+
+
+def _path_of(lm: LanguageModel, prefix: Sequence[int], folder: Path) -> Path:
+    suffix = "".join(f"-{index}" for index in prefix)
+    return folder / f"bigram-{fingerprint(lm)[:24]}{suffix}.npz"
 
 
 def _build(lm: LanguageModel, k: int, prefix: Sequence[int], progress: Callable[[int, int], None]) -> np.ndarray:

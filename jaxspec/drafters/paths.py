@@ -1,7 +1,8 @@
 """Nodes of a tree known by the tokens on their path from the root.
 
 A path's hash is a sum over its nodes, so that walks up the tree are pointer jumps. Two paths with one hash would be
-taken for one, which costs an acceptance and never a wrong token: the target verifies ids.
+taken for one, which costs an acceptance and never a wrong token: the target verifies ids, and what stood below the one
+is left out where it would stand at another depth below the other; see `merge.best_nodes`.
 
 B lanes, C nodes, T tokens.
 """

@@ -26,8 +26,8 @@ class PeerRun(NamedTuple):
 
     Attributes:
       ids: new token ids.
-      calls: passes of the target, prefill apart.
-      seconds: decode time, prefill apart.
+      calls: passes of the target that said tokens; a prefill that says none is no call.
+      seconds: decode time, prefill apart; 0 where all was said by the prefill, and there is none to tell.
     """
 
     ids: list[int]
@@ -46,8 +46,9 @@ class BenchRow(NamedTuple):
       prompts: how many.
       tokens: generated.
       tokens_per_call: of the target.
-      speed_ratio: decode seconds of the fastest plain decoding over its own. None when ids differ; in a precision
-        below float32, where a near tie may fall either way, over the prompts whose ids are the same, if any.
+      speed_ratio: decode seconds of the fastest plain decoding over its own, on the prompts for which it has a time.
+        None when there are none, or ids differ; in a precision below float32, where a near tie may fall either way,
+        over the prompts whose ids are the same, if any.
       identical: whether all ids equal plain decoding's.
       same: share of prompts whose ids do.
       sources: share of each source's drafted nodes that were accepted.
@@ -159,9 +160,11 @@ def _row(
     tokens, calls = sum(len(run.ids) for run in runs), sum(run.calls for run in runs)
     statistics_of_runs = [run.statistics for run in runs if isinstance(run, _OwnRun)]
     by_source = total(statistics_of_runs).by_source if statistics_of_runs else {}
+    timed = [all(run.seconds > 0 for run in of_prompt) for of_prompt in zip(*rounds, strict=True)]
+    compared = [alike and told for alike, told in zip(same, timed, strict=True)]
     ratio = None
-    if all(same) if exact else any(same):
-        ratio = min(_median_seconds(plain, same) for plain in plains) / _median_seconds(rounds, same)
+    if any(compared) and (all(same) or not exact):
+        ratio = min(_median_seconds(plain, compared) for plain in plains) / _median_seconds(rounds, compared)
     return BenchRow(
         drafter=name,
         prompts=len(runs),

@@ -68,6 +68,10 @@ class Recording:
         fields = ("tokens", "prompt_length", "end", "known", "top")
         return dataclasses.replace(self, **{name: getattr(self, name)[:texts] for name in fields})
 
+    def beginning(self, tokens: int) -> "Recording":
+        """The first `tokens` tokens of every answer, and what follows as its tail."""
+        return dataclasses.replace(self, end=np.minimum(self.end, self.prompt_length + tokens).astype(self.end.dtype))
+
     def prompts(self) -> list[list[int]]:
         """Token ids of every prompt."""
         return [row[:length].tolist() for row, length in zip(self.tokens, self.prompt_length, strict=True)]

@@ -3,9 +3,10 @@
 A node is accepted iff its path repeats that text, so that for a drafter that learns from nothing else, replay counts
 what decoding counts: target calls, histogram, drafted and accepted nodes of every source. What replay cannot know is
 what the target thinks after nodes it rejects. Drafters that learn from it (token recycling, lookahead, mixes of them)
-see -1 there, and their replay is marked as not exact: it may come out better or worse than decoding. Nor can it know
-where near ties let a model's choice change with the width of a block; `Recording.disagreements` says how common
-they are.
+see -1 there, and their replay is marked as not exact: it may come out better or worse than decoding. So is that of
+drafters with several widths, of which decoding takes what its own measurement of their costs makes the fastest. Nor can
+replay know where near ties let a model's choice change with the width of a block; `Recording.disagreements` says how
+common they are.
 
 R texts, B lanes, L tokens, N draft nodes, M = N + 1 block nodes, D depth, K most probable tokens.
 """
@@ -40,7 +41,8 @@ class Replay:
     """Attributes:
     statistics: as of `jaxspec.generate`, totals and `per_prompt`; no prefill.
     passes: target passes by draft nodes of the block. With several lanes one pass serves all of them.
-    exact: whether decoding is known to give the same counts.
+    exact: whether decoding is known to give the same counts. Of a drafter with several widths it is not, though it
+      does where a step of decoding costs `step_seconds`.
     seconds: wall time of the replay, with compilation where it is the first of its kind.
     """
 
@@ -95,7 +97,7 @@ def replay(
         it. A draft model runs; only the target does not.
       lanes: None for every prompt decoded on its own, as by one `jaxspec.generate` each; else all of them as one job
         of so many lanes, in which drafters may learn from other prompts.
-      step_seconds: what a pass costs at each of the drafter's widths; None for the same at all.
+      step_seconds: what a step, drafting included, costs at each of the drafter's widths; None for the same at all.
 
     Raises:
       ValueError: `lanes` below 1, costs that are not one positive number for each width, a recording with fewer top
@@ -133,7 +135,7 @@ def replay(
     return Replay(
         statistics=total(parts),
         passes={width: int(count) for width, count in zip(widths, passes, strict=True)},
-        exact=whole and not learns_off_path(drafter, params),
+        exact=whole and len(widths) == 1 and not learns_off_path(drafter, params),
         seconds=took,
     )
 
@@ -158,7 +160,7 @@ def learns_off_path(drafter: Drafter, params: Any) -> bool:
     Followed through the traced program, so that the answer holds for every drafter; True also for one that looks at
     accepted nodes alone, since that cannot be told from the program.
     """
-    context = _no_context(1, 16 + PREFILL)
+    context = _no_context(1, drafter.depth + 16 + PREFILL)
     state = jax.eval_shape(drafter.init, params, context)
     draft, state = jax.eval_shape(drafter.propose, params, state, context)
     nodes = jax.ShapeDtypeStruct((1, drafter.nodes + 1), np.dtype(np.int32))

@@ -47,10 +47,11 @@ def sweep(
     widths: Sequence[int] = PAPER_W,
     *,
     build: Callable[[int, int], Drafter] = ngrammys,
+    lanes: int | None = None,
     costs: CostTable | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[SweepRow]:
-    """Replays `build(k, w)` for every k of `rows` and w of `widths`, every prompt on its own.
+    """Replays `build(k, w)` for every k of `rows` and w of `widths`.
 
     Args:
       recording: from `record`.
@@ -58,7 +59,9 @@ def sweep(
       rows: k.
       widths: w.
       build: gives the drafter of k rows of w tokens.
-      costs: of passes, up to the widest block, from `measure_costs`; with them speed is predicted too.
+      lanes: None for every prompt on its own, else all of them as one job, see `jaxspec.evaluate.replay`.
+      costs: of passes, up to the widest block and for as many lanes, from `measure_costs`; with them speed is
+        predicted too.
       progress: called with points done and points in all.
 
     Raises:
@@ -67,12 +70,12 @@ def sweep(
     grid = [(k, w) for k in rows for w in widths]
     if not grid:
         raise ValueError(f"rows={tuple(rows)} and widths={tuple(widths)} span no grid; give at least one of each")
-    plain = seconds_of(replay(recording, autoregressive()), costs) if costs else None
+    plain = seconds_of(replay(recording, autoregressive(), lanes=lanes), costs) if costs else None
     points = []
     for k, w in grid:
         drafter = build(k, w)
         step_seconds = tuple(costs.at(width) for width in drafter.widths) if costs else None
-        replayed = replay(recording, drafter, lm, step_seconds=step_seconds)
+        replayed = replay(recording, drafter, lm, lanes=lanes, step_seconds=step_seconds)
         speed = plain / seconds_of(replayed, costs) if costs and plain else None
         tokens_per_call = replayed.statistics.tokens_per_call
         points.append(SweepRow(k, w, drafter.nodes, tokens_per_call, speed, replayed.exact))

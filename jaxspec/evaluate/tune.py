@@ -1,8 +1,9 @@
 """Which drafter is fastest for a model, a device and a kind of prompt: predicted, so that many settings can be tried.
 
 The prompts are decoded once and recorded, every candidate is replayed on the recording, and its passes are priced by
-what blocks of each width cost this model on this device. Drafting is timed too, as what replay takes beyond the
-replay of a drafter that proposes nothing in a block of the same size.
+what blocks of each width cost this model on this device. Drafting is timed too, at every width, as what replay takes
+beyond the replay of a drafter that proposes nothing in a block of the same size. Both together are what a step costs:
+what a drafter with several widths chooses by, as in decoding, and what its passes are charged.
 """
 
 import dataclasses
@@ -43,11 +44,10 @@ BIGRAM_CANDIDATES = (
     "ngrammys:k=5,w=10",
     "ngrammys:k=10,w=10",
     "token_recycling:nodes=16,start=bigram",
-    "best:budget=15,start=bigram",
-    "best:budget=63,start=bigram",
-)
+)  # before others, since `best` starts from the table these leave on disk
 LADDER = (0, 1, 3, 7, 15, 31, 63, 127)  # draft nodes at which a pass is timed, besides the widest block
-ROUNDS = 3  # timed replays of each candidate
+ROUNDS = 3  # timed replays of each width of a candidate
+OUT_OF_REACH = 1e9  # seconds, at which no width is worth taking
 
 
 class CostTable(NamedTuple):
@@ -165,6 +165,9 @@ def tune(
 ) -> TuneReport:
     """Predicts the speed of every candidate and chooses the fastest.
 
+    Candidates that read the model's whole vocabulary, `BIGRAM_CANDIDATES` for one, leave its table on disk, and `best`
+    starts from it from then on.
+
     Args:
       lm: the target.
       prompts: of the kind that is to be decoded.
@@ -244,22 +247,36 @@ def measure_costs(
     return CostTable(nodes, tuple(cost.measure(job)))
 
 
-def seconds_of(replayed: Replay, costs: CostTable, drafting: float = 0.0) -> float:
-    """Predicted decode seconds: every pass at the cost of its width, and `drafting` seconds besides."""
-    return sum(count * (costs.at(nodes) + drafting) for nodes, count in replayed.passes.items())
+def seconds_of(replayed: Replay, costs: CostTable, drafting: Mapping[int, float] | None = None) -> float:
+    """Predicted decode seconds: every pass at the cost of its width, and of drafting for it.
+
+    Args:
+      replayed: its passes.
+      costs: of passes.
+      drafting: seconds by width, as from `drafting_seconds`; None to leave them out.
+    """
+    return sum(count * (costs.at(nodes) + (drafting or {}).get(nodes, 0.0)) for nodes, count in replayed.passes.items())
 
 
-def drafting_seconds(lm: LanguageModel, recording: Recording, drafter: Drafter) -> float:
-    """Seconds of proposing and observing a block, on one lane: a median."""
+def drafting_seconds(lm: LanguageModel, recording: Recording, drafter: Drafter) -> dict[int, float]:
+    """Seconds of proposing and observing a block of each width, on one lane: medians. Reading a prompt is prefill."""
     text = recording.first(1)
     blank = Blank((drafter.nodes,), drafter.depth, drafter.top)
-    own, empty = (_seconds_of_a_pass(lm, text, one) for one in (drafter, blank))
-    return max(own - empty, 0.0)
+    empty = _seconds_of_a_pass(lm, text, blank, drafter.nodes)
+    return {width: max(_seconds_of_a_pass(lm, text, drafter, width) - empty, 0.0) for width in drafter.widths}
 
 
-def _seconds_of_a_pass(lm: LanguageModel, recording: Recording, drafter: Drafter) -> float:
-    runs = [replay(recording, drafter, lm) for _ in range(ROUNDS + 1)][1:]  # the first compiles
-    return statistics.median(run.seconds / sum(run.passes.values()) for run in runs)
+def _seconds_of_a_pass(lm: LanguageModel, recording: Recording, drafter: Drafter, width: int) -> float:
+    """Of every pass but the first, which cannot be told from the prefill, when no other width pays."""
+    forced = tuple(1.0 if other == width else OUT_OF_REACH for other in drafter.widths)
+    shortest = recording.beginning(1)
+    replay(recording, drafter, lm, step_seconds=forced)  # compiles
+    seconds, passes = [], 0
+    for _ in range(ROUNDS):
+        whole, start = (replay(text, drafter, lm, step_seconds=forced) for text in (recording, shortest))
+        seconds.append(whole.seconds - start.seconds)
+        passes = sum(whole.passes.values()) - sum(start.passes.values())
+    return statistics.median(seconds) / max(passes, 1)
 
 
 def _row(
@@ -271,10 +288,10 @@ def _row(
     plain_seconds: float,
     lanes: int | None,
 ) -> TuneRow:
-    step_seconds = tuple(costs.at(width) for width in drafter.widths)
+    drafting = {width: own * (lanes or 1) for width, own in drafting_seconds(lm, recording, drafter).items()}
+    step_seconds = tuple(costs.at(width) + drafting[width] for width in drafter.widths)
     replayed = replay(recording, drafter, lm, lanes=lanes, step_seconds=step_seconds)
     passes = sum(replayed.passes.values())
-    drafting = drafting_seconds(lm, recording, drafter) * (lanes or 1)
     seconds = seconds_of(replayed, costs, drafting)
     return TuneRow(
         drafter=name,
@@ -282,5 +299,5 @@ def _row(
         predicted=plain_seconds / seconds,
         exact=replayed.exact,
         nodes=sum(nodes * count for nodes, count in replayed.passes.items()) / passes,
-        drafting=drafting * passes / seconds,
+        drafting=sum(count * drafting[nodes] for nodes, count in replayed.passes.items()) / seconds,
     )

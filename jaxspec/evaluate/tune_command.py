@@ -27,7 +27,12 @@ def tune(
         list[str] | None, typer.Option("--drafter", "-d", help="A candidate; repeatable.", show_default="a grid")
     ] = None,
     bigram: Annotated[
-        bool, typer.Option("--bigram", help="Also those that first read the model's whole vocabulary, once.")
+        bool,
+        typer.Option(
+            "--bigram",
+            help="Also those that first read the model's whole vocabulary, once: minutes on a CPU. `best` starts from "
+            "what they find, in later runs too.",
+        ),
     ] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
     max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens a prompt.")] = 64,
@@ -46,7 +51,7 @@ def tune(
     """
     if drafter and bigram:
         raise ValueError("--drafter and --bigram were both given; name the candidates yourself, or take the grid")
-    candidates = tuple(drafter or CONTEXT_CANDIDATES + (BIGRAM_CANDIDATES if bigram else ()))
+    candidates = tuple(drafter or (BIGRAM_CANDIDATES if bigram else ()) + CONTEXT_CANDIDATES)
     texts = [prompt.text for prompt in PROMPTS] if prompts is None else read_prompt_file(prompts)
     errors = Console(stderr=True, highlight=False)
     with errors.status(f"loading {model}") as status:
@@ -71,8 +76,8 @@ def tune(
     print(f"choice: {report.choice}")
     if not all(row.exact for row in report.rows):
         note = (
-            "~ learns from rejected drafts, which replay cannot know: tokens per call are approximate, usually low; "
-            "--confirm times the best in real decoding"
+            "~ learns from rejected drafts, which replay cannot know, or chooses its widths by decoding's own clock: "
+            "tokens per call are approximate, usually low; --confirm times the best in real decoding"
         )
         errors.print(Text(note, style="dim"), soft_wrap=True)
     if report.disagreements:

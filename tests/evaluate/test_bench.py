@@ -1,5 +1,8 @@
 """Rows of a comparison: what they are compared with, and what differing ids do to them."""
 
+import importlib
+from pathlib import Path
+
 import pytest
 
 import jaxspec
@@ -33,6 +36,36 @@ def test_peers_and_drafters_stand_beside_plain_decoding(lm) -> None:
     assert copy.identical and copy.same == 1 and copy.speed_ratio is not None and copy.prompts == len(PROMPTS)
     assert slow.identical and slow.tokens_per_call == 1.0 and slow.speed_ratio is not None and slow.speed_ratio < 1e-3
     assert not wrong.identical and wrong.same == 0 and wrong.speed_ratio is None
+
+
+def test_prompts_without_a_time_are_left_out(lm) -> None:
+    """As of a peer that said all of an answer while it read the prompt."""
+    first = lm.tokenizer.encode(PROMPTS[0])
+
+    def partly(ids, max_new_tokens) -> PeerRun:
+        run = timed(ids, max_new_tokens)
+        return run._replace(seconds=0.0) if list(ids) == first else run
+
+    timed = peer(lm, 1e9)
+    never, some, all_of_them = bench(
+        lm, PROMPTS, {}, max_new_tokens=TOKENS, peers={"never": peer(lm, 0.0), "some": partly, "all": timed}
+    )
+    assert never.identical and never.speed_ratio is None
+    assert some.identical and 0 < some.speed_ratio < 2 * all_of_them.speed_ratio < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("times", "counts", "seconds"),
+    [
+        ([3.0, 4.0, 6.0, 7.0], [1, 1, 1, 1], 4 / 3 * 4.0),
+        ([3.0, 7.0], [2, 3], 5 / 3 * 4.0),
+        ([3.0], [1], 0.0),
+    ],
+)
+def test_passes_of_hugging_face_are_all_counted(monkeypatch, times, counts, seconds) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    run = importlib.import_module("huggingface").run_of(list(range(sum(counts))), times, counts)
+    assert run.calls == len(counts) and run.seconds == pytest.approx(seconds)
 
 
 def test_other_precisions_decode_too_and_are_compared_with_themselves(lm, tiny_model_folder) -> None:

@@ -82,6 +82,14 @@ def test_a_file_gives_back_what_was_saved(tmp_path: Path) -> None:
     assert back.first(1).prompts() == PROMPTS[:1]
 
 
+def test_the_beginning_of_answers_keeps_what_follows_as_tail() -> None:
+    kept = record(toy_model(0), PROMPTS, 6, top=2, tail=5)
+    short = kept.beginning(2)
+    assert short.answers() == [answer[:2] for answer in kept.answers()] and short.tail == 9
+    assert short.prompts() == PROMPTS and (short.tokens == kept.tokens).all() and short.end.dtype == np.int32
+    assert kept.beginning(99).answers() == kept.answers()
+
+
 def test_bad_files_and_settings(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="missing.npz does not exist"):
         Recording.load(tmp_path / "missing.npz")

@@ -181,11 +181,27 @@ def test_learning_off_the_path_is_read_from_the_program() -> None:
         )
 
 
-def test_memory_deeper_than_the_tail_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drafts_as_long_as_a_context_are_followed_too() -> None:
+    lm, deep = toy(), drafters.jacobi(120)
+    binding = Binding(lm.config.vocabulary, SamplingFlags(), Drawing.BEST, PREFILL)
+    assert deep.depth > 16 + PREFILL and learns_off_path(bind(deep, binding), deep.prepare(lm))
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(drafter, *_):
         return statistics.empty(11, len(drafter.sources), drafter.depth), np.zeros((len(drafter.widths),), int)
 
     monkeypatch.setattr(replaying, "_run", nothing)
+
+
+def test_what_chooses_its_width_is_not_exact(nothing_runs: None) -> None:
+    kept, part = recording(), drafters.suffix(width=4)
+    assert replay(kept, drafters.mix(part, budget=4)).exact
+    assert not replay(kept, drafters.mix(part, budget=4, widths=(0, 4))).exact
+
+
+def test_memory_deeper_than_the_tail_is_not_exact(nothing_runs: None) -> None:
     kept = recording(tail=2)
     assert kept.tail == 2
     deep, shallow, forgetful = drafters.corpus(3, 256), drafters.corpus(2, 256), drafters.suffix(width=9)

@@ -1,13 +1,17 @@
 """Sweeps: every point is a replay, tables and pictures hold every point."""
 
+import importlib
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 from toy_model import toy_model
 
+import jaxspec
 from jaxspec import drafters
 from jaxspec.evaluate.recording import Recording, record
 from jaxspec.evaluate.replay import replay
@@ -38,6 +42,58 @@ def test_any_drafter_of_two_sizes(kept: Recording) -> None:
     points = sweep(kept, toy_model(0), (1,), (3,), build=lambda k, w: drafters.suffix(width=w, rows=k))
     own = replay(kept, drafters.suffix(width=3)).statistics.tokens_per_call
     assert points == [SweepRow(1, 3, 3, own, None, True)]
+
+
+class Spy:
+    """Counts nothing and remembers how prompts were to be replayed."""
+
+    def __init__(self) -> None:
+        self.lanes: list[int | None] = []
+
+    def __call__(self, recording, drafter, lm=None, *, lanes=None, step_seconds=None):
+        self.lanes.append(lanes)
+        return SimpleNamespace(statistics=SimpleNamespace(tokens_per_call=2.0), passes={0: 5}, exact=True)
+
+
+def test_every_point_and_plain_decoding_are_one_job_of_so_many_lanes(kept: Recording, monkeypatch) -> None:
+    spy = Spy()
+    monkeypatch.setattr(importlib.import_module("jaxspec.evaluate.sweep"), "replay", spy)
+    (point,) = sweep(kept, toy_model(0), (1,), (3,), lanes=2, costs=CostTable((0, 3), (1.0, 1.0)))
+    assert spy.lanes == [2, 2] and point.speed == 1.0
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    return importlib.import_module("sweep")
+
+
+@pytest.mark.parametrize(
+    ("line", "lanes", "said"), [("", None, "each on its own"), ("lanes: 1\n", 1, "one job, lanes=1")]
+)
+def test_the_benchmark_says_how_prompts_are_replayed(
+    benchmark, kept: Recording, tmp_path: Path, monkeypatch, line: str, lanes: int | None, said: str
+) -> None:
+    spy = Spy()
+    for module, name, value in (
+        (jaxspec, "load", lambda model, dtype: toy_model(0)),
+        (benchmark, "record", lambda *_, **__: kept),
+        (benchmark, "replay", spy),
+    ):
+        monkeypatch.setattr(module, name, value)
+    options = {"config": tmp_path / "sweep.yaml", "data": tmp_path / "data.jsonl", "results": tmp_path / "results"}
+    options["data"].write_text('{"prompt": "abcabc"}\n')
+    settings = "model: toy\ndtype: float32\nmax_new_tokens: 12\nprompts: 2\nrows: []\nwidths: []\n"
+    options["config"].write_text(f"{settings}{line}drafters: ['corpus:width=3,slots=256']\n")
+    monkeypatch.setattr(sys, "argv", ["sweep.py", *(f"--{name}={value}" for name, value in options.items())])
+    benchmark.main()
+    written = json.loads((tmp_path / "results" / "replay_toy.json").read_text())
+    assert spy.lanes == [lanes] and written["rows"][0]["prompts"] == said and written["config"]["lanes"] == lanes
+
+
+def test_the_benchmark_refuses_no_lanes(benchmark) -> None:
+    with pytest.raises(ValueError, match="lanes=0 is below 1; leave it out"):
+        benchmark.SweepBenchmark("toy", "float32", 1, 1, (), (), (), lanes=0)
 
 
 def test_an_empty_grid_is_refused(kept: Recording) -> None:

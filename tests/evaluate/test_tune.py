@@ -29,9 +29,12 @@ def kept() -> Recording:
 def scripted(monkeypatch: pytest.MonkeyPatch):
     """Sets what passes and drafting cost; nothing is timed."""
 
-    def script(costs: CostTable, drafting: float = 0.0) -> None:
+    def script(costs: CostTable, drafting: float | dict[int, float] = 0.0) -> None:
+        def by_width(lm, recording, drafter) -> dict[int, float]:
+            return drafting if isinstance(drafting, dict) else dict.fromkeys(drafter.widths, drafting)
+
         monkeypatch.setattr(tuning, "measure_costs", lambda *arguments: costs)
-        monkeypatch.setattr(tuning, "drafting_seconds", lambda *arguments: drafting)
+        monkeypatch.setattr(tuning, "drafting_seconds", by_width)
 
     return script
 
@@ -46,7 +49,9 @@ def test_costs_between_widths_lie_on_a_line() -> None:
 def test_seconds_are_passes_at_their_cost(kept: Recording) -> None:
     statistics = replay(kept, drafters.autoregressive()).statistics
     passes = Replay(statistics, {0: 3, 4: 2}, True, 0.0)
-    assert seconds_of(passes, CostTable((0, 4), (1.0, 5.0)), 0.5) == 3 * 1.5 + 2 * 5.5
+    costs = CostTable((0, 4), (1.0, 5.0))
+    assert seconds_of(passes, costs) == 3 * 1.0 + 2 * 5.0
+    assert seconds_of(passes, costs, {0: 0.5, 4: 2.0}) == 3 * 1.5 + 2 * 7.0
 
 
 def test_where_width_is_free_prediction_is_tokens_per_call(kept: Recording, scripted) -> None:
@@ -72,6 +77,17 @@ def test_drafting_counts_and_wide_blocks_can_lose(kept: Recording, scripted) -> 
     assert report.choice == "plain" and report.rows[0].predicted < 1
 
 
+WIDTHS = {"copy": drafters.mix(drafters.suffix(width=4), budget=4, widths=(0, 4))}
+
+
+@pytest.mark.parametrize(("drafting", "nodes"), [({0: 0.0, 4: 50.0}, 0.0), ({0: 0.5, 4: 0.0}, 4.0)])
+def test_widths_are_chosen_with_drafting_and_charged_their_own(kept: Recording, scripted, drafting, nodes) -> None:
+    scripted(CHEAP, drafting)
+    row = tune(toy_model(0), kept.prompts(), WIDTHS, recording=kept).rows[0]
+    assert row.nodes == nodes and row.drafting == 0.0
+    assert row.predicted == pytest.approx(row.tokens_per_call) and (nodes > 0) == (row.predicted > 1.0)
+
+
 def test_a_choice_goes_by_measurement_where_there_is_any() -> None:
     fast = TuneRow("fast", 3.0, 2.5, True, 4.0, 0.0)
     slow = TuneRow("slow", 2.0, 1.5, True, 4.0, 0.0)
@@ -85,7 +101,22 @@ def test_measured_costs_and_drafting_are_times(kept: Recording, monkeypatch: pyt
     monkeypatch.setattr(tuning, "ROUNDS", 1)
     table = measure_costs(toy_model(0), kept, 5, top=2)
     assert table.nodes == (0, 1, 3, 5) and min(table.seconds) > 0
-    assert 0 <= tuning.drafting_seconds(toy_model(0), kept, drafters.suffix(width=4)) < 1
+    drafting = tuning.drafting_seconds(toy_model(0), kept, drafters.suffix(width=4))
+    assert set(drafting) == {4} and 0 <= drafting[4] < 1
+
+
+def test_drafting_is_timed_at_every_width_without_what_reads_prompts(kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = replay(kept, drafters.autoregressive()).statistics
+
+    def scripted_replay(text, drafter, lm, step_seconds):
+        assert text.texts == 1
+        width = drafter.widths[int(np.argmin(step_seconds))]
+        passes = int((text.end - text.prompt_length).sum())
+        blank = isinstance(drafter, tuning.Blank)
+        return Replay(nothing, {width: passes}, True, passes * 2.0 if blank else 100.0 + passes * (2.0 + 0.25 * width))
+
+    monkeypatch.setattr(tuning, "replay", scripted_replay)
+    assert tuning.drafting_seconds(toy_model(0), kept, WIDTHS["copy"]) == {0: 0.0, 4: 1.0}
 
 
 def test_the_best_are_confirmed_by_decoding(kept: Recording, scripted, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +178,12 @@ def test_the_command_prints_tables(command, tmp_path, capsys: pytest.CaptureFixt
         command(drafter=["suffix"], bigram=True)
 
 
-def test_the_grids_can_be_parsed() -> None:
+def test_the_grids_can_be_parsed(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What reads the vocabulary comes first, so that `best` has its table in this run as in later ones.
+    asked = []
+    monkeypatch.setattr(tune_command, "tune_drafters", lambda lm, texts, names, **_: asked.extend(names) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command(model="toy", bigram=True)
+    assert asked == [*tune_command.BIGRAM_CANDIDATES, *tune_command.CONTEXT_CANDIDATES]
     for name in tune_command.CONTEXT_CANDIDATES + tune_command.BIGRAM_CANDIDATES:
         assert tuning.parse_drafter(name).nodes > 0
