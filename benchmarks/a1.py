@@ -2,9 +2,9 @@
 
     python benchmarks/a1.py --config configs/a1.yaml [--results results]
 
-A1 in both its modes, its synchronous forerunner, the target alone and the draft alone answer the same arithmetic
-questions on one engine. Beside the table come pictures of utilisation over ticks, rates by turn, and accuracy
-against target tokens.
+A1 in both its modes and by its released rule, its synchronous forerunner, the target alone and the draft alone answer
+the same arithmetic questions on one engine. Beside the table come pictures of utilisation over ticks, rates by turn,
+and accuracy against target tokens.
 """
 
 import argparse
@@ -12,9 +12,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jaxspec
+from jaxspec.engine.load import load_pair
 from jaxspec.evaluate import a1_demo, a1_plots
-from jaxspec.evaluate.a1_report import Run, Scaling, row_object, table_row
+from jaxspec.evaluate.a1_report import ALL_SYSTEMS, Run, Scaling, row_object, table_row
 from jaxspec.evaluate.config import read_config
 from jaxspec.evaluate.report import write_report
 
@@ -25,34 +25,53 @@ class A1Benchmark:
 
     draft: str
     target: str
-    questions: int
-    samples: tuple[int, ...]
+    counts: "tuple[Counts, ...]"
     lanes_a_sample: int
     slice_ticks: int
     scaling: Scaling
 
 
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """How many samples of how many questions."""
+
+    samples: int
+    questions: int
+
+
 def measure(config: A1Benchmark) -> dict[int, dict[str, Run]]:
     """All systems, by sample count."""
-    draft, target = (jaxspec.load(where, dtype="float32") for where in (config.draft, config.target))
+    draft, target = load_pair(config.draft, config.target, dtype="float32")
     found = {}
-    for samples in config.samples:
-        lanes = samples * config.lanes_a_sample
-        scaling = dataclasses.replace(config.scaling, samples=samples, lanes=lanes, target_lanes=max(1, lanes // 2))
-        found[samples] = a1_demo.run(
-            draft, target, config.questions, scaling, slice_ticks=config.slice_ticks, advance=print
+    for each in config.counts:
+        lanes = each.samples * config.lanes_a_sample
+        scaling = dataclasses.replace(
+            config.scaling, samples=each.samples, lanes=lanes, target_lanes=max(1, lanes // 2)
         )
-        for each in found[samples].values():
-            print(table_row(each.row), flush=True)
+        found[each.samples] = a1_demo.run(
+            draft,
+            target,
+            each.questions,
+            scaling,
+            systems=ALL_SYSTEMS,
+            slice_ticks=config.slice_ticks,
+            advance=print,
+        )
+        for run in found[each.samples].values():
+            print(table_row(run.row), flush=True)
     return found
 
 
 def lines(found: dict[int, dict[str, Run]]) -> list[dict[str, Any]]:
-    """Rows of the table, with seconds as ratios to A1's of the same sample count."""
+    """Rows of the table, with seconds and samples a second as ratios to other systems' at the same sample count."""
     return [
         {name: value for name, value in table_row(each.row).items() if not name.startswith("pass@")}
         | {"pass@n": each.row.pass_at[each.row.samples]}
         | {"seconds / A1's": each.row.seconds / runs["a1"].row.seconds}
+        | {
+            f"throughput / {name}": each.row.throughput / runs[name].row.throughput
+            for name in ("synchronous", "target_only")
+        }
         for runs in found.values()
         for each in runs.values()
     ]

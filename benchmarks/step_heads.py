@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxspec
+from jaxspec.engine.load import load_pair
 from jaxspec.evaluate.config import read_config, read_yaml
 from jaxspec.evaluate.report import write_report
 from jaxspec.evaluate.step_replay import StepOutcomes, outcomes_of, replay_curve
@@ -45,7 +46,7 @@ def measure(config: StepHeadConfig, rates: tuple[float, ...]) -> dict[str, Any]:
     """Trains one variant and gives its row."""
     report = run_step_head(config)
     assert report.folder is not None
-    draft, target = (jaxspec.load(path, dtype="float32") for path in (config.draft, config.target))
+    draft, target = load_pair(config.draft, config.target, dtype="float32")
     router = jaxspec.load(report.folder, dtype="float32")
     traces = pair_traces(config, draft, target)
     annotation = router.config.vocabulary - target.config.vocabulary

@@ -87,10 +87,16 @@ class AdaptiveConformal(Ranked):
         rate = self.rate
         step = self._weights(state, lanes) * (rate.numerator - rate.denominator * escalate.astype(jnp.int32))
         deficit = state.deficit.at[lanes.cell].add(jnp.where(lanes.live, step, 0))
-        # Decisions overruled for long, as by a full target, must not wrap around.
-        limit = LARGEST_DEFICITS // self.cells
+        # As far as decisions that are done can take it; what is overruled for long is not made up for at length.
+        never, always = self._extremes(rate)
+        beyond = rate.denominator * self.scale
         ranks = self._insert(self._count(state.ranks, lanes, escalate), lanes)
-        return AdaptiveState(ranks, jnp.clip(deficit, -limit, limit))
+        return AdaptiveState(ranks, jnp.clip(deficit, never - beyond, always + beyond))
+
+    def _renewed(self, state: AdaptiveState, questions_as_groups: bool) -> AdaptiveState:
+        by_question = bool(self.questions) or questions_as_groups
+        deficit = jnp.zeros_like(state.deficit) if by_question else state.deficit
+        return AdaptiveState(self._renewed_ranks(state.ranks, questions_as_groups), deficit)
 
     def levels(self, state: AdaptiveState) -> jax.Array:
         """(C,) float32 at which p-values are cut: at or below 0 nothing escalates, at or above 1 everything."""

@@ -29,6 +29,9 @@ class BySide(Ranked):
         draw = draws(state, lanes.score.shape[0], uniform)
         return escalates(self.side, exact_rate(self.reject_rate), self._standing(state, lanes), draw)
 
+    def _renewed(self, state: RankState, questions_as_groups: bool) -> RankState:
+        return self._renewed_ranks(state, questions_as_groups)
+
 
 def checked_side(side: str) -> str:
     """`side`, if there is such a one.

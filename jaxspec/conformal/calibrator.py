@@ -54,6 +54,15 @@ class Calibrator(Protocol):
         """The state after what was done, `escalate` (B,) bool, which need not be what `decide` said."""
         ...
 
+    def renew(self, state: State, questions_as_groups: bool = False) -> State:
+        """The state to go on from with a job of other questions, whose numbers start at 0 again.
+
+        Args:
+          questions_as_groups: whether groups are questions, so that what was learned of one holds for none of those
+            to come.
+        """
+        ...
+
 
 @functools.lru_cache(maxsize=256)
 def _expected(calibrator: Any) -> Any:

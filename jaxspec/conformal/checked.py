@@ -58,6 +58,14 @@ class Checked(abc.ABC):
         lanes = self._lanes(score, group, live, question)
         return self._learned(state, lanes, lane_values("escalate", escalate, lanes.score.shape[0], jnp.bool_))
 
+    def renew(self, state: Any, questions_as_groups: bool = False) -> Any:
+        """The state to go on from with other questions, see `Calibrator`.
+
+        Raises:
+          ValueError: a state of another calibrator.
+        """
+        return self._renewed(checked_state(self, state), questions_as_groups)
+
     def _lanes(self, score: jax.Array, group: jax.Array, live: jax.Array | None, question: jax.Array | None) -> Lanes:
         return lanes_of(score, group, live, self.groups)
 
@@ -68,3 +76,7 @@ class Checked(abc.ABC):
     @abc.abstractmethod
     def _learned(self, state: Any, lanes: Lanes, escalate: jax.Array) -> Any:
         """The state after what was done with live lanes."""
+
+    @abc.abstractmethod
+    def _renewed(self, state: Any, questions_as_groups: bool) -> Any:
+        """The state without what holds for the questions so far alone."""

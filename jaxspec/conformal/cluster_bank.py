@@ -19,11 +19,13 @@ from jaxspec.conformal.lanes import earlier_alike
 from jaxspec.conformal.places import take_places
 from jaxspec.conformal.standing import Standing
 
+EARLIER = -(2**31)  # number of all questions of earlier jobs; no draft is of it
+
 
 class ClusterBankState(NamedTuple):
     """Attributes:
     score: (C, K, M) float32; only the first `entries` of a question count.
-    question: (C, K) int32.
+    question: (C, K) int32, `EARLIER` for one of an earlier job.
     entries: (C, K) int32, 0 for a free place.
     next: (C,) int32 place of the next question.
     """
@@ -56,6 +58,10 @@ class ClusterBank:
         zeros = jnp.zeros((cells, self.size), jnp.int32)
         score = jnp.full((cells, self.size, self.cluster_size), -jnp.inf, jnp.float32)
         return ClusterBankState(score, zeros, zeros, jnp.zeros((cells,), jnp.int32))
+
+    def earlier(self, bank: ClusterBankState) -> ClusterBankState:
+        """The bank with all its questions closed: new drafts are of none of them, and are ranked among all."""
+        return bank._replace(question=jnp.full_like(bank.question, EARLIER))
 
     def compare(self, bank: ClusterBankState, cell: jax.Array, score: jax.Array, question: jax.Array) -> Standing:
         """Where scores (B,) stand among the other questions of their cells (B,)."""

@@ -35,14 +35,14 @@ class CoverageReport:
     reject_rate: the rate wanted.
     overall: the rate realised.
     groups: by group, those with decisions.
-    window: decisions of a stretch.
+    window: decisions of a stretch; None where no stretches were asked for.
     rolling: (T - window + 1,) rates of all stretches, empty for fewer decisions than `window`.
     """
 
     reject_rate: float
     overall: RealisedRate
     groups: Mapping[int, RealisedRate]
-    window: int
+    window: int | None
     rolling: np.ndarray
 
     @property
@@ -66,7 +66,7 @@ def coverage_report(
     group: ArrayLike | None = None,
     question: ArrayLike | None = None,
     live: ArrayLike | None = None,
-    window: int = 200,
+    window: int | None = 200,
     confidence: float = 0.95,
 ) -> CoverageReport:
     """Realised rates of a run.
@@ -77,7 +77,7 @@ def coverage_report(
       group: integer of the same shape, or None for one group.
       question: integer of the same shape, for intervals that know questions, or None.
       live: bool of the same shape, which entries are decisions, or None for all.
-      window: decisions of a stretch.
+      window: decisions of a stretch; None for decisions that are not in the order of time.
       confidence: of the intervals.
 
     Raises:
@@ -86,7 +86,7 @@ def coverage_report(
     chosen = np.asarray(escalate, bool)
     if not 0.0 <= reject_rate <= 1.0:
         raise ValueError(f"reject_rate={reject_rate} is outside [0, 1]")
-    if window < 1:
+    if window is not None and window < 1:
         raise ValueError(f"window={window} is below 1")
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence={confidence} is not between 0 and 1; 0.95 for 95 %")
@@ -104,14 +104,18 @@ def coverage_report(
     def realised(which: np.ndarray) -> RealisedRate:
         return _realised(chosen[which], None if questions is None else questions[which], confidence)
 
-    sums = np.concatenate([[0], np.cumsum(chosen)])
     return CoverageReport(
         reject_rate=float(reject_rate),
         overall=realised(np.ones(chosen.shape, bool)),
         groups={int(value): realised(groups == value) for value in np.unique(groups)},
         window=window,
-        rolling=(sums[window:] - sums[:-window]) / window,
+        rolling=np.zeros(0) if window is None else _rolling(chosen, window),
     )
+
+
+def _rolling(chosen: np.ndarray, window: int) -> np.ndarray:
+    sums = np.concatenate([[0], np.cumsum(chosen)])
+    return (sums[window:] - sums[:-window]) / window
 
 
 def _realised(chosen: np.ndarray, question: np.ndarray | None, confidence: float) -> RealisedRate:

@@ -4,7 +4,7 @@ B lanes, C cells, G groups, Q questions.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,16 @@ class RankState(NamedTuple):
     tally: Tally
     key: jax.Array
     tick: jax.Array
+
+
+class Drawing(Protocol):
+    """A state that holds a key and counts ticks, see `RankState`."""
+
+    @property
+    def key(self) -> jax.Array: ...
+
+    @property
+    def tick(self) -> jax.Array: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +101,7 @@ class Ranked(Checked):
         return RankState(
             bank=self.bank.init(self.cells),
             tally=empty_tally(self.cells),
-            key=jax.random.key_data(jax.random.key(self.seed, impl="threefry2x32")),
+            key=first_key(self.seed),
             tick=jnp.zeros((), jnp.int32),
         )
 
@@ -111,6 +121,16 @@ class Ranked(Checked):
         bank: Any = state.bank
         return self.bank.compare(bank, lanes.cell, lanes.score, lanes.question)
 
+    def _renewed_ranks(self, state: RankState, questions_as_groups: bool) -> RankState:
+        """The ranks to go on from: those of a bank by question stay as ranks among earlier questions, and where every
+        question has cells of its own, nothing stays but the draws.
+        """
+        if self.questions or questions_as_groups:
+            fresh = self._first_state()
+            return state._replace(bank=fresh.bank, tally=fresh.tally)
+        bank: Any = state.bank
+        return state._replace(bank=self.bank.earlier(bank)) if isinstance(self.bank, ClusterBank) else state
+
     def _insert(self, state: RankState, lanes: Lanes) -> RankState:
         bank: Any = state.bank
         bank = self.bank.insert(bank, lanes.cell, lanes.score, lanes.question, lanes.live)
@@ -120,12 +140,17 @@ class Ranked(Checked):
         return state._replace(tally=count(state.tally, lanes, escalate), tick=state.tick + 1)
 
 
+def first_key(seed: int) -> jax.Array:
+    """(2,) uint32 key data that draws begin with."""
+    return jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
+
+
 def rank_state(state: Any) -> RankState:
     """The part of a calibrator's state that holds its bank."""
     return state if isinstance(state, RankState) else state.ranks
 
 
-def draws(state: RankState, lanes: int, uniform: jax.Array | None) -> jax.Array:
+def draws(state: Drawing, lanes: int, uniform: jax.Array | None) -> jax.Array:
     """(B,) float32 in [0, 1): the caller's, or those of this tick."""
     if uniform is not None:
         return lane_values("uniform", uniform, lanes, jnp.floating).astype(jnp.float32)

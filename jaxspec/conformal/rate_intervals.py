@@ -25,11 +25,23 @@ class Interval:
 
 def binomial_interval(escalations: int, decisions: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a rate."""
-    z = float(special.ndtri(0.5 + confidence / 2))
-    rate, spread = escalations / decisions, z * z / decisions
+    return score_interval(escalations / decisions, decisions, float(special.ndtri(0.5 + confidence / 2)))
+
+
+def score_interval(rate: float, trials: float, z: float) -> Interval:
+    """Wilson's score interval (1927): the rates that lie within `z` of their own standard errors from the `rate` seen.
+
+    Args:
+      rate: of successes.
+      trials: how many, not necessarily a whole number.
+      z: quantile.
+    """
+    spread = z * z / trials
     centre = (rate + spread / 2) / (1 + spread)
     half = math.sqrt(rate * (1 - rate) * spread + spread * spread / 4) / (1 + spread)
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    # What rounding would leave out: the rate itself, and the ends of what is possible.
+    low = 0.0 if rate == 0.0 else min(max(0.0, centre - half), rate)
+    return Interval(low, 1.0 if rate == 1.0 else max(min(1.0, centre + half), rate))
 
 
 def cluster_interval(escalate: np.ndarray, question: np.ndarray, confidence: float = 0.95) -> Interval | None:

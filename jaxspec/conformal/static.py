@@ -25,7 +25,8 @@ class StaticConformal(BySide):
         Args:
           score: (T,) float, non-finite for worst.
           group: (T,) integer.
-          question: (T,) integer, where questions are told apart.
+          question: (T,) integer, where questions are told apart: the number a question has in the job to come, and
+            below 0 for one that is not in it, which mode "conditional" has no use for.
 
         Raises:
           ValueError: wrong shapes, or more scores of a group than `size`.
@@ -42,6 +43,9 @@ class StaticConformal(BySide):
 
     def _learned(self, state: RankState, lanes: Lanes, escalate: jax.Array) -> RankState:
         return self._count(state, lanes, escalate)
+
+    def _renewed(self, state: RankState, questions_as_groups: bool) -> RankState:
+        return state  # whoever calibrated it chose the numbers of its questions
 
 
 @functools.partial(jax.jit, static_argnums=0)

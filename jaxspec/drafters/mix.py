@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.binding import Binding, bind
+from jaxspec.decode.rewind import rewind
 from jaxspec.decode.types import Context, Draft, Drafter, Verdict
 from jaxspec.drafters.merge import best_nodes, join, representatives
 from jaxspec.drafters.paths import path_hash, prefix_hash, up_the_tree
@@ -98,6 +99,10 @@ class Mix:
         prior = self._prior(fresh.shape[0])
         rates = Rates(*(jnp.where(renewed, start, rate) for start, rate in zip(prior, state.rates, strict=True)))
         return state._replace(parts=parts, rates=rates)
+
+    def rewind(self, state: MixState, length: jax.Array, which: jax.Array) -> MixState:
+        parts = tuple(rewind(part, held, length, which) for part, held in zip(self.drafters, state.parts, strict=True))
+        return state._replace(parts=parts)
 
     def propose(self, params: tuple[Any, ...], state: MixState, context: Context) -> tuple[Draft, MixState]:
         drafts, parts = [], []

@@ -58,6 +58,17 @@ class Solved:
     finish: str
     work: dict[str, int]
 
+    @property
+    def drafts(self) -> list[SolvedStep]:
+        """The steps that the draft was first to write, or to try, whoever's text stands: those a decision may be about.
+
+        Left out are the steps of a target alone, and those in which it wrote on behind a draft step handed over.
+        """
+        if not self.work["draft_calls"]:
+            return []
+        written_on = [step.escalated and step.author == "draft" for step in self.steps]
+        return [step for step, behind in zip(self.steps, [False, *written_on], strict=False) if not behind]
+
 
 @dataclasses.dataclass(frozen=True)
 class StepStatistics:
@@ -187,14 +198,14 @@ def solved_of(tokenizer: Any, row: Any, question: int, sample: int) -> Solved:
 def statistics_of(problems: Sequence[Solved], usage: Usage, draft_lanes: int, target_lanes: int) -> StepStatistics:
     """Totals over `problems`, and the lanes' accounting."""
     steps = [step for problem in problems for step in problem.steps]
-    by_draft = [step for step in steps if step.drafted or step.author == "draft"]
+    drafts = [step for problem in problems for step in problem.drafts]
     work = {name: sum(problem.work[name] for problem in problems) for name in Work._fields}
     kept_from_draft = sum(len(step.ids) for step in steps if step.author == "draft")
     reads = np.asarray(usage.reads)
     return StepStatistics(
         steps=len(steps),
         decisions=int(usage.decisions),
-        escalations=sum(step.escalated for step in by_draft),
+        escalations=sum(step.escalated for step in drafts),
         tokens=sum(len(problem.ids) for problem in problems),
         draft_tokens=work["draft_tokens"],
         target_tokens=work["target_tokens"],
@@ -212,7 +223,7 @@ def statistics_of(problems: Sequence[Solved], usage: Usage, draft_lanes: int, ta
         draft_utilisation=_share(usage.draft_rows, usage.draft_passes, draft_lanes),
         target_utilisation=_share(usage.target_rows, usage.target_passes, target_lanes),
         most_with_target=int(usage.most_with_target),
-        unusable=int(usage.decisions) - sum(step.score is not None for step in by_draft),
+        unusable=int(usage.decisions) - sum(step.score is not None for step in drafts),
         held=int(usage.held),
         busy=int(usage.busy),
         overruled=int(usage.overruled),

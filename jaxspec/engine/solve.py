@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxspec.conformal.calibrator import checked_state
 from jaxspec.decode import sampling
+from jaxspec.decode.commit import Finish
 from jaxspec.decode.state import Status
 from jaxspec.decode.types import Drafter
 from jaxspec.engine.fresh_rows import fresh_rows
@@ -78,8 +78,10 @@ def solve(
     """Solves every problem, the draft and the target writing steps as `policy` has it.
 
     A sample's text depends on its problem, the seed and the settings alone, not on lanes or neighbours, except by
-    what a calibrator learns from all of them. Where draft and target live on devices of their own, they work at the
-    same time, and a scoring model works with the draft.
+    what a calibrator learns from all of them. The target draws as it does in `generate`, and so does a draft whose
+    steps all stay. A draft whose steps may be replaced draws each with noise of its own, so that what replaces one
+    does not depend on it; so does the target where its own steps may be discarded. Where draft and target live on
+    devices of their own, they work at the same time, and a scoring model works with the draft.
 
     Args:
       draft, target: models of one vocabulary.
@@ -96,14 +98,17 @@ def solve(
       max_turns: draft steps of every sample; None for the policy's, or `max_steps`.
       temperature, top_k, top_p, min_p: as in `generate`, for both models.
       seed: of all draws.
-      stop, stop_ids, ignore_eos: what ends a text, as in `generate`.
+      stop, stop_ids, ignore_eos: what ends a text, as in `generate`: each model at its own EOS, and the draft at the
+        target's too, unless the policy leaves all to the draft.
       chat: put texts into the target's chat template.
       lanes: samples worked on at once; None chooses.
       target_lanes: of which the target works on so many at most; None for all.
-      wave: share of the target's places that must be taken before it writes, unless the draft has nothing to do.
-      lockstep: all lanes draft, score and write together, as released code does: a baseline.
+      wave: share of the target's places that must be taken before it writes, half of the lanes with a sample being
+        enough at any rate, unless the draft has nothing to do.
+      lockstep: all lanes draft, score and write together, as released code does: a baseline. A policy that ranks the
+        samples of a question moves those of each question so.
       cache: tokens a sample may hold, prompt included; None takes what is needed.
-      calibrator: state to go on from, of an earlier `Solution`.
+      calibrator: state to go on from, of an earlier `Solution`, without what it learned of single questions.
       slice_ticks: rounds between looks at the device; None for as many as the work takes.
       exchange_ticks: rounds that models on devices of their own work before they tell each other; more of them
         spare the host, and make steps wait longer for the other model.
@@ -149,8 +154,9 @@ def solve(
     job = build_step_job(draft, target, policy, requests, settings, scorer, samples)
     engine = engine_of(job, exchange_ticks)
     state = init_state(job)
-    if calibrator is not None:
-        state = state._replace(calibrator=jax.tree.map(jnp.copy, checked_state(policy.calibrator, calibrator)))
+    if calibrator is not None and policy.calibrator is not None:
+        learned = policy.calibrator.renew(calibrator, policy.groups == "question")
+        state = state._replace(calibrator=jax.tree.map(jnp.copy, learned))
     begun = time.perf_counter()
     progress, watch = progress or (lambda finished, of: None), watch or (lambda usage: None)
     done, last = _serve(job, engine, state, requests, samples, slice_ticks, progress, watch)
@@ -214,16 +220,17 @@ def _serve(
     """Fills the queue, runs slices and collects rows until all `requests` are done."""
     state = engine.begin(fresh)
     owner = np.full((job.rows,), -1)
-    done: dict[int, Solved] = {}
+    done = {i: _nothing_said(i // samples, i % samples) for i, r in enumerate(requests) if r.max_new_tokens == 0}
+    wanted = np.array([index for index in range(len(requests)) if index not in done], int)
     submitted, cohort = 0, job.program.cohort
     while len(done) < len(requests):
-        free = np.flatnonzero(owner < 0)[: len(requests) - submitted]
+        free = np.flatnonzero(owner < 0)[: len(wanted) - submitted]
         free = free[: len(free) // cohort * cohort]
         if len(free):
-            owner[free] = np.arange(submitted, submitted + len(free))
+            owner[free] = wanted[submitted : submitted + len(free)]
             submitted += len(free)
             state = engine.submit(state, *_rows(engine.view(state), requests, owner, free, samples))
-        state = engine.run(state, slice_ticks, submitted < len(requests))
+        state = engine.run(state, slice_ticks, submitted < len(wanted))
         host: Problems = jax.device_get(engine.view(state).problems)
         for row in np.flatnonzero((host.status == Status.DONE) & (owner >= 0)):
             index = int(owner[row])
@@ -233,6 +240,11 @@ def _serve(
         progress(len(done), len(requests))
         watch(jax.device_get(engine.view(state).usage))
     return [done[index] for index in range(len(requests))], engine.view(state)
+
+
+def _nothing_said(question: int, sample: int) -> Solved:
+    """Of a request that asked for no tokens."""
+    return Solved(question, sample, "", [], [], Finish.LENGTH.name.lower(), dict.fromkeys(Work._fields, 0))
 
 
 def _rows(

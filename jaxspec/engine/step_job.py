@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxspec.decode.acceptance import Coupled, Greedy
 from jaxspec.decode.binding import Binding, bind, of_target
+from jaxspec.decode.commit import StopRules
 from jaxspec.decode.types import Drafter
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.drafters.vocabulary import compare, tokens_of
@@ -22,9 +23,11 @@ from jaxspec.models.language_model import LanguageModel, check_writes
 from jaxspec.steps.program import Model, ModelInputs, StepInputs, StepProgram
 from jaxspec.steps.scorers import AdvantageRouter, RewardModel
 from jaxspec.steps.segmentation import Segmentation, step_rules
-from jaxspec.steps.types import Policy, ReadingScorer
+from jaxspec.steps.types import Policy, ReadingScorer, TextScorer
 
 LANES_A_READER = 16  # lanes for each that a reading pass takes on a CPU
+MOST_PATIENCE = 128  # ticks: a few steps of the usual length
+DRAFT_STEPS, TARGET_STEPS = 10, 11  # random streams, apart from those of `decode.sampling`, decisions and scorers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +114,7 @@ def build_step_job(
     check_writes(target, "target")
     check_same_vocabulary(target, draft)
     _check_scorer(policy, target, scorer)
+    _check_comparison(policy)
     cohort = 1 if policy.ranked is None else samples
     lanes = min(power_of_two(len(requests), 1), 8) if settings.lanes is None else settings.lanes
     if settings.lanes is None:
@@ -130,12 +134,15 @@ def build_step_job(
     check_room(requests, capacity, "the shortest of the models' contexts" if capacity == context else "the cache")
     needed = max((len(r.ids) + r.max_new_tokens for r in requests), default=1)
     slots = power_of_two(min(needed, capacity), 128) if settings.cache is None else -(-settings.cache // 128) * 128
-    reading = isinstance(policy.scorer, ReadingScorer)
     on_cpu = jax.default_backend() == "cpu"
     flags = flags_of_requests(requests)
     acceptance = Coupled() if flags.stochastic else Greedy()
-    width = 64 if on_cpu else 256
-    binding = Binding(target.config.vocabulary, flags, acceptance.drawing, width)
+    read_width, read_lanes = _reading_sizes(policy, settings, lanes, on_cpu=on_cpu)
+    # Within a step loop others write on too, so a drafter may lack any part of the text when its turn comes.
+    binding = Binding(
+        target.config.vocabulary, flags, acceptance.drawing, read_width, alone=False,
+        by_request=acceptance.follows_draft,
+    )  # fmt: skip
     rules_of_draft = _rules(settings.segmentation, draft, ignore_eos=settings.ignore_eos)
     rules_of_target = _rules(settings.target_segmentation or settings.segmentation, target, settings.ignore_eos)
     token_drafters = [
@@ -146,16 +153,14 @@ def build_step_job(
     max_turns = settings.max_turns or settings.max_steps
     if continues:  # a turn may take two steps, and must not end between them
         max_turns = min(max_turns, settings.max_steps)
-    # A pass of many lanes leaves room for few tokens of each on a CPU, but prompts must keep up with lanes.
-    read_width, read_lanes = (width, max(1, lanes // LANES_A_READER)) if on_cpu else (width, lanes)
-    if reading and policy.scorer.reads == "target" and on_cpu:  # type: ignore[union-attr]
-        # Short chunks are read several lanes at a time, for as many tokens a pass.
-        chunk = settings.segmentation.max_step_tokens
-        read_width = min(width, power_of_two(chunk, 8))
-        read_lanes = min(lanes, max(width // read_width, -(-lanes // chunk)))
+    streams = [
+        stream if flags.stochastic and discards else None
+        for stream, discards in ((DRAFT_STEPS, policy.discards_drafts), (TARGET_STEPS, policy.discards_targets))
+    ]
+    barrier = lanes if settings.lockstep else 1
     program = StepProgram(
-        draft=Model(draft.model, bind(token_drafters[0], binding), lanes),
-        target=Model(target.model, bind(token_drafters[1], binding), target_lanes),
+        draft=Model(draft.model, bind(token_drafters[0], binding), lanes, streams[0]),
+        target=Model(target.model, bind(token_drafters[1], binding), target_lanes, streams[1]),
         scorer_fn=None if scorer is None else scorer.model,
         annotation=0 if scorer is None else scorer.config.vocabulary - target.config.vocabulary,
         policy=policy,
@@ -164,25 +169,26 @@ def build_step_job(
         read_width=read_width,
         read_lanes=read_lanes,
         wave=max(1, int(np.ceil(settings.wave * target_lanes))),
-        patience=settings.segmentation.max_step_tokens,
+        patience=min(settings.segmentation.max_step_tokens, MOST_PATIENCE),
         cohort=cohort,
-        lockstep=settings.lockstep or policy.ranked is not None,
+        barrier=cohort if policy.ranked is not None else barrier,
         max_steps=settings.max_steps * (2 if continues else 1),
         max_turns=max_turns,
     )
 
-    def model_inputs(lm: LanguageModel, drafter: Drafter, rules: Any) -> ModelInputs:
+    text_rules_of_draft, text_rules_of_target = _text_rules(draft, target, policy, settings)
+
+    def model_inputs(lm: LanguageModel, drafter: Drafter, rules: Any, text_rules: StopRules) -> ModelInputs:
         seconds = jnp.ones((len(drafter.widths),), jnp.float32)
-        return ModelInputs(lm.params, drafter.prepare(lm), jax.device_put(rules), seconds)
+        return ModelInputs(lm.params, drafter.prepare(lm), jax.device_put(rules), text_rules, seconds)
 
     scorer_params: Any = () if scorer is None else scorer.params
-    if policy.scorer is not None and not reading:
-        scorer_params = policy.scorer.prepare()  # type: ignore[union-attr]
+    if isinstance(policy.scorer, TextScorer):
+        scorer_params = policy.scorer.prepare()
     inputs = StepInputs(
-        draft=model_inputs(draft, token_drafters[0], rules_of_draft),
-        target=model_inputs(target, token_drafters[1], rules_of_target),
+        draft=model_inputs(draft, token_drafters[0], rules_of_draft, text_rules_of_draft),
+        target=model_inputs(target, token_drafters[1], rules_of_target, text_rules_of_target),
         scorer_params=scorer_params,
-        rules=stop_rules(target, settings.stop, settings.stop_ids, ignore_eos=settings.ignore_eos),
         banned=banned_mask(target, ()),
         capacity=jax.device_put(np.int32(capacity)),
         max_ticks=jax.device_put(np.int32(2**30)),
@@ -223,6 +229,15 @@ def _check_questions(policy: Policy, questions: int) -> None:
         raise ValueError(
             f"the calibrator of policy {policy.name!r} was made for questions={known}, and there are {questions}; "
             "make it for as many"
+        )
+
+
+def _check_comparison(policy: Policy) -> None:
+    scorer = policy.scorer
+    if policy.on_escalation == "compare" and isinstance(scorer, ReadingScorer) and scorer.reads == "target":
+        raise ValueError(
+            f"policy {policy.name!r} compares steps of both models by {type(scorer).__name__}, and the target would be "
+            "the judge of its own; pass a scorer that reads with a model of its own, or the text"
         )
 
 
@@ -281,3 +296,34 @@ def _rules(segmentation: Segmentation, lm: LanguageModel, ignore_eos: bool) -> A
         pieces = (list(tokenizer.token_bytes()) + pieces)[: lm.config.vocabulary]
     end_ids = () if tokenizer is None or ignore_eos else tuple(tokenizer.eos_ids)
     return step_rules(segmentation, pieces, end_ids)
+
+
+def _text_rules(
+    draft: LanguageModel, target: LanguageModel, policy: Policy, settings: StepSettings
+) -> tuple[StopRules, StopRules]:
+    """What ends a text where the draft writes it, and where the target does.
+
+    Either model alone ends where it ends in `generate`: at its own EOS. Where the target may write on behind the
+    draft, its EOS ends the text whoever says it, since it has nothing to say behind it.
+    """
+    of_target = stop_rules(target, settings.stop, settings.stop_ids, ignore_eos=settings.ignore_eos)
+    ids = list(settings.stop_ids)
+    if policy.escalates and target.tokenizer is not None and not settings.ignore_eos:
+        ids += [i for i in target.tokenizer.eos_ids if i < draft.config.vocabulary and i not in ids]
+    of_draft = stop_rules(draft, (), ids, ignore_eos=settings.ignore_eos)
+    return of_draft._replace(table=of_target.table), of_target
+
+
+def _reading_sizes(policy: Policy, settings: StepSettings, lanes: int, *, on_cpu: bool) -> tuple[int, int]:
+    """Tokens and lanes of a pass that reads what others wrote."""
+    if not on_cpu:
+        return 256, lanes
+    # A pass of many lanes leaves room for few tokens of each on a CPU, but prompts must keep up with lanes.
+    width = 64
+    if not (isinstance(policy.scorer, ReadingScorer) and policy.scorer.reads == "target"):
+        return width, max(1, lanes // LANES_A_READER)
+    # Short chunks are read several lanes at a time, for as many tokens a pass. Where all lanes draft, as many chunks
+    # are complete every tick as go into their number; half as many again are left for prompts and for catching up.
+    chunk = settings.segmentation.max_step_tokens
+    read_width = min(width, power_of_two(chunk, 8))
+    return read_width, min(lanes, max(width // read_width, -(-3 * lanes // (2 * chunk))))

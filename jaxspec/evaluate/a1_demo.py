@@ -1,14 +1,14 @@
 """Test-time scaling on the arithmetic task: what `jaxspec demo a1` runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from jaxspec.evaluate.a1_report import Run, Scaling, compare
+from jaxspec.evaluate.a1_report import SYSTEMS, Run, Scaling, compare
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.tasks import arithmetic
 
 
 def stated_answer(text: str) -> str | None:
-    """What the first answer line of a text states, or None without one or with an empty one."""
+    """What the first answer line of a complete text states, or None without one or with an empty one."""
     for line in text.split("\n"):
         if line.startswith(arithmetic.ANSWER):
             return line.removeprefix(arithmetic.ANSWER).strip() or None
@@ -27,13 +27,16 @@ def run(
     questions: int,
     scaling: Scaling,
     *,
+    systems: Sequence[str] = SYSTEMS,
     slice_ticks: int | None = None,
     advance: Callable[[str], None] = lambda system: None,
 ) -> dict[str, Run]:
-    """All systems on freshly generated problems of `scaling.seed`.
+    """All `systems` on freshly generated problems of `scaling.seed`.
 
     Raises:
       ValueError: fewer than two questions, or settings that cannot be honoured.
     """
     asked = arithmetic_questions(questions, scaling.seed)
-    return compare(draft, target, asked, stated_answer, scaling, slice_ticks=slice_ticks, advance=advance)
+    return compare(
+        draft, target, asked, stated_answer, scaling, systems=systems, slice_ticks=slice_ticks, advance=advance
+    )

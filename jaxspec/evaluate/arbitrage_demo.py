@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
-import jaxspec
+from jaxspec.engine.load import load_pair
 from jaxspec.engine.score_model import ScoringModel, load_scorer
 from jaxspec.engine.solution import Solved
 from jaxspec.evaluate.frontier import Contender, FrontierRun, RolloutSettings, contenders, frontier
@@ -39,7 +39,7 @@ def load_models(draft: str, target: str, reward: str, router: str) -> Models:
       FileNotFoundError: one is missing.
       ValueError: one is not what it should be, or the router is of another pair.
     """
-    pair = jaxspec.load(draft, dtype="float32"), jaxspec.load(target, dtype="float32")
+    pair = load_pair(draft, target, dtype="float32")
     scoring = [load_scorer(folder, *pair, dtype="float32") for folder in (reward, router)]
     for folder, found, wanted in zip((reward, router), scoring, (RewardModel, AdvantageRouter), strict=True):
         if not isinstance(found.score, wanted):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxspec.conformal.line import line, line_state
+from jaxspec.conformal import fixed
 from jaxspec.engine.score_model import ScoringModel
 from jaxspec.engine.solution import Solved
 from jaxspec.engine.solve import solve
@@ -33,7 +33,7 @@ class Contender:
     """A policy and the thresholds to run it at.
 
     Attributes:
-      policy: with the calibrator `line()` where it has thresholds.
+      policy: with any threshold.
       thresholds: as the policy's own paper counts them; None for a policy without one.
       sign: from a threshold to the line that scores must not fall below.
       scorer: the model that the policy reads, if any.
@@ -43,6 +43,12 @@ class Contender:
     thresholds: tuple[float | None, ...] = (None,)
     sign: float = 1.0
     scorer: LanguageModel | None = None
+
+    def at(self, threshold: float | None) -> Policy:
+        """The policy with one of the thresholds; they all run in one program."""
+        if threshold is None or self.policy.on_escalation == "compare":
+            return self.policy
+        return dataclasses.replace(self.policy, calibrator=fixed(self.sign * threshold))
 
 
 class FrontierPoint(NamedTuple):
@@ -117,15 +123,14 @@ def contenders(
     Thresholds are those at which the scores' own quantiles promise the escalation `rates`; RSD runs at 0.7, its
     authors' threshold, too.
     """
-    by_chance = dataclasses.replace(policies.random(0.0), calibrator=line())
     lines = tuple(sorted({*(reward.line(rate) for rate in rates), 0.7}))
     found = [
         Contender(policies.draft_only()),
         Contender(policies.target_only()),
-        Contender(by_chance, tuple(rates)),
-        Contender(policies.rsd(line(), reward.score), lines, scorer=reward.model),
+        Contender(policies.random(0.0), tuple(rates)),
+        Contender(policies.rsd(scorer=reward.score), lines, scorer=reward.model),
         Contender(
-            policies.arbitrage(line(), router.score),
+            policies.arbitrage(scorer=router.score),
             tuple(sorted({-router.line(rate) for rate in rates}, reverse=True)),
             sign=-1.0,
             scorer=router.model,
@@ -160,12 +165,9 @@ def frontier(
     judge = _Judge(draft, target, problems, settings)
     runs = []
     for contender in contending:
-        policy, warm = contender.policy, False
+        options, warm = {**settings.of_solve(), "scorer": contender.scorer}, False
         for threshold in contender.thresholds:
-            learned = None
-            if policy.calibrator is not None and threshold is not None and policy.on_escalation != "compare":
-                learned = line_state(contender.sign * threshold)
-            options = {**settings.of_solve(), "scorer": contender.scorer, "calibrator": learned}
+            policy = contender.at(threshold)
             if not warm:
                 solve(draft, target, policy, prompts[:2], **options)
                 warm = True

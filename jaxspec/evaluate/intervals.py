@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from jaxspec.conformal.rate_intervals import score_interval
+
 
 class Interval(NamedTuple):
     """Attributes:
@@ -35,7 +37,7 @@ def proportion(successes: int, trials: int, level: float = 0.95) -> Interval:
     z = NormalDist().inv_cdf(_upper(level))
     if trials == 0:
         return Interval(math.nan, 0.0, 1.0)
-    return _score_interval(successes / trials, trials, z)
+    return _around(successes / trials, trials, z)
 
 
 def clustered_proportion(
@@ -61,7 +63,7 @@ def clustered_proportion(
         worth = float(len(sizes))
     else:
         worth = min(float(total), binomial / variance) if variance > 0.0 else float(total)
-    return _score_interval(rate, worth, _student(len(sizes) - 1, level))
+    return _around(rate, worth, _student(len(sizes) - 1, level))
 
 
 def paired_difference(
@@ -103,12 +105,9 @@ def paired_difference(
     return Interval(float(difference.mean()), max(-1.0, centre - half), min(1.0, centre + half))
 
 
-def _score_interval(rate: float, trials: float, z: float) -> Interval:
-    weight = z * z / trials
-    centre = (rate + weight / 2) / (1 + weight)
-    half = z / (1 + weight) * math.sqrt(rate * (1 - rate) / trials + weight / (4 * trials))
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return Interval(rate, 0.0 if rate == 0.0 else min(low, rate), 1.0 if rate == 1.0 else max(high, rate))
+def _around(rate: float, trials: float, z: float) -> Interval:
+    ends = score_interval(rate, trials, z)
+    return Interval(rate, ends.low, ends.high)
 
 
 def _ratio_variance(sums: np.ndarray, sizes: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 """The step loop: whole reasoning steps drafted, scored, and kept or handed to the target."""
 
+from jaxspec.steps import weights
 from jaxspec.steps.exact_score import exact_score, noisy_score
 from jaxspec.steps.policies import a1, arbitrage, draft_only, oracle, random, rsd, synchronous, target_only
 from jaxspec.steps.rejected_step import rejected_step
@@ -32,6 +33,7 @@ __all__ = [
     "solve",
     "synchronous",
     "target_only",
+    "weights",
 ]
 
 from jaxspec.engine.solve import solve  # noqa: E402  the facade of a higher layer, last because that layer needs this one

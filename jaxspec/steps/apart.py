@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.lanes import choose
+from jaxspec.decode.rewind import rewind
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.models.cache import KVCache
 from jaxspec.steps.loop import (
@@ -227,12 +228,15 @@ def _rounds(program: StepProgram, here: str) -> list[Round]:
 def _meet(
     program: StepProgram, inputs: StepInputs, state: StepLoopState, side: TargetSide, mine: jax.Array
 ) -> tuple[StepLoopState, jax.Array]:
-    """Tells the target's token drafter of new problems and of steps it is to write anew; and (B,) tickets seen."""
+    """Tells the target's token drafter of new problems and of steps that were discarded; and (B,) tickets seen."""
     row = row_of(state)
     ticket = jnp.where(mine, state.problems.ticket[row], side.ticket)
     fresh = mine & (ticket != side.ticket)
     context = context_of(state, fresh, inputs, inputs.target)
-    drafter = program.target.drafter.admit(inputs.target.drafter_params, state.target.drafter, context, fresh)
+    # What was discarded while a lane was on the draft's side shows in the length of the target's cache.
+    returned = mine & ~side.held & ~fresh
+    drafter = rewind(program.target.drafter, state.target.drafter, state.target.cache.length + 1, returned)
+    drafter = program.target.drafter.admit(inputs.target.drafter_params, drafter, context, fresh)
     if isinstance(program.target.drafter, RejectedStep):
         replaced = mine & ~side.held & (state.lanes.author == Author.DRAFT) & (state.lanes.phase == Phase.WAIT)
         drafter = program.target.drafter.remember(drafter, state.lanes.kept, start_of(state), replaced)

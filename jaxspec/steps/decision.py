@@ -6,6 +6,7 @@ B lanes.
 import jax
 import jax.numpy as jnp
 
+from jaxspec.conformal.lanes import usable
 from jaxspec.decode.commit import Finish
 from jaxspec.decode.hashing import prompt_mark
 from jaxspec.steps.draws import turn_uniform
@@ -18,7 +19,9 @@ TIES = 7  # random stream of calibrators that break ties; apart from those of `d
 def decide(program: StepProgram, state: StepLoopState, deciding: jax.Array) -> tuple[StepLoopState, jax.Array]:
     """Decides for lanes `deciding` (B,) and tells the calibrator.
 
-    A step whose text broke off with logits that were no numbers is always escalated, if steps can be replaced.
+    A step whose text broke off with logits that were no numbers is always escalated, if steps can be replaced, as the
+    worst there is. With `overflow="accept"` the target takes no more steps than it has places, the worst; and the
+    calibrator is told what was decided, for it would make up for what found no place with steps of any score.
 
     Returns:
       The state, and (B,) bool lanes whose step goes to the target.
@@ -44,12 +47,12 @@ def decide(program: StepProgram, state: StepLoopState, deciding: jax.Array) -> t
     )
     if policy.on_escalation == "replace":
         escalate |= asked & broken
+    calibrator = policy.calibrator.observe(state.calibrator, score, group, escalate, live=asked, question=question)
     if policy.overflow == "accept":
         held = jnp.sum((lanes.phase == Phase.WAIT) | (lanes.phase == Phase.TARGET), dtype=jnp.int32)
-        fits = jnp.cumsum(escalate, dtype=jnp.int32) <= program.target.lanes - held
-        usage = usage._replace(overruled=usage.overruled + jnp.sum(escalate & ~fits, dtype=jnp.int32))
-        escalate &= fits
-    calibrator = policy.calibrator.observe(state.calibrator, score, group, escalate, live=asked, question=question)
+        taken = worst_of(escalate, score, state.problems.ticket[row], program.target.lanes - held)
+        usage = usage._replace(overruled=usage.overruled + jnp.sum(escalate & ~taken, dtype=jnp.int32))
+        escalate = taken
     return state._replace(calibrator=calibrator, usage=usage), escalate
 
 
@@ -70,12 +73,23 @@ def rank_within(score: jax.Array, question: jax.Array, asked: jax.Array, share: 
     """(B,) bool the worst `share` of each question's samples among lanes `asked`, rounded to the nearest number.
 
     The synchronous rule A1 replaces: it needs the scores of all samples of a question at once. Of equal scores the
-    later lane is worse.
+    later lane is worse, which is the later sample, since samples of a question take lanes in order.
     """
-    score = jnp.where(jnp.isfinite(score), score, -jnp.inf)
     lane = jnp.arange(score.shape[0], dtype=jnp.int32)
     peers = (question[:, None] == question) & asked[:, None] & asked
-    worse = (score < score[:, None]) | ((score == score[:, None]) & (lane > lane[:, None]))
-    rank = jnp.sum(peers & worse, axis=1)
+    rank = _rank(score, -lane, peers)
     many = jnp.sum(peers, axis=1)
     return asked & (rank < jnp.floor(share * many.astype(jnp.float32) + 0.5).astype(rank.dtype))
+
+
+def worst_of(asked: jax.Array, score: jax.Array, ticket: jax.Array, places: jax.Array) -> jax.Array:
+    """(B,) bool so many lanes of `asked` as there are `places` (): those of the worst scores, of equal ones the
+    lowest tickets."""
+    return asked & (_rank(score, ticket, asked) < places)
+
+
+def _rank(score: jax.Array, order: jax.Array, peers: jax.Array) -> jax.Array:
+    """(B,) how many `peers` of a lane, (B,) bool or (B, B), have a worse score, or an equal one and a lower `order`."""
+    score = usable(score)
+    worse = (score < score[:, None]) | ((score == score[:, None]) & (order < order[:, None]))
+    return jnp.sum(peers & worse, axis=1, dtype=jnp.int32)

@@ -23,6 +23,7 @@ from jaxspec.steps.segmentation import start_steps
 from jaxspec.steps.settle import compare, keep_step, set_aside
 from jaxspec.steps.state import Author, Phase, StepLoopState, Writer, row_of, start_of
 from jaxspec.steps.types import ReadingScorer, StepContext, TextScorer
+from jaxspec.steps.waiting import any_behind_barrier, is_ripe, with_target_behind_barrier
 from jaxspec.steps.writing import context_of, write
 
 DRAFT, TARGET, SCORER = range(3)  # places in `Usage.reads`
@@ -64,7 +65,7 @@ def rounds_of(program: StepProgram) -> list[Round]:
         if policy.scorer is not None:
             rounds.append(score)
         rounds.append(settle_decisions)
-    if policy.first == "target" or _may_escalate(program):
+    if policy.first == "target" or policy.escalates:
         rounds += [grant, target_writes]
     if policy.on_escalation == "compare":
         rounds += [score, settle_comparisons]
@@ -100,13 +101,6 @@ def _work_done(state: StepLoopState) -> jax.Array:
     return calls + work.draft_reads + work.target_reads + work.scorer_reads
 
 
-def _with_target(state: StepLoopState) -> jax.Array:
-    """() whether a step is with the target, or being compared: in lockstep, no lane begins the next until none is."""
-    lanes = state.lanes
-    compared = (lanes.author == Author.TARGET) & ((lanes.phase == Phase.SCORE) | (lanes.phase == Phase.DECIDE))
-    return jnp.any((lanes.phase >= Phase.WAIT) | compared)
-
-
 def when(wanted: jax.Array, do: Callable[[Any], Any], state: Any) -> Any:
     """`do(state)` if `wanted` (), else `state`: a loop of at most one round, in which buffers stay where they are.
 
@@ -116,11 +110,16 @@ def when(wanted: jax.Array, do: Callable[[Any], Any], state: Any) -> Any:
 
 
 def admit(program: StepProgram, inputs: StepInputs, state: StepLoopState) -> StepLoopState:
-    """Gives idle lanes the waiting problems with the lowest tickets, as many at a time as must start together."""
+    """Gives idle lanes the waiting problems with the lowest tickets.
+
+    Problems that must start together take lanes side by side, once all of these are idle.
+    """
     problems, lanes = state.problems, state.lanes
     rows = problems.status.shape[0]
     waiting = problems.status == Status.WAITING
     idle = lanes.phase == Phase.IDLE
+    if program.cohort > 1:
+        idle = ~any_behind_barrier(program, ~idle)
     most = jnp.minimum(jnp.sum(idle, dtype=jnp.int32), jnp.sum(waiting, dtype=jnp.int32))
     admitted = most // program.cohort * program.cohort
 
@@ -164,7 +163,7 @@ def draft_writes(program: StepProgram, inputs: StepInputs, state: StepLoopState)
     """The draft reads what the target wrote since, and writes on in the lanes where it is up to date."""
     drafting = state.lanes.phase == Phase.DRAFT
     if program.lockstep:
-        drafting &= ~_with_target(state)
+        drafting &= ~with_target_behind_barrier(program, state)
     behind = drafting & (state.draft.cache.length < state.lanes.written - 1)
 
     def catch_up(state: StepLoopState) -> StepLoopState:
@@ -185,6 +184,7 @@ def draft_writes(program: StepProgram, inputs: StepInputs, state: StepLoopState)
             phase=jnp.where(done.ended, after, lanes.phase),
             partial=jnp.where(done.ended, 0.0, lanes.partial),
             score=jnp.where(done.ended, jnp.nan, lanes.score),
+            since=jnp.where(done.ended, state.usage.ticks, lanes.since),
         )
         usage = done.state.usage
         usage = usage._replace(
@@ -204,8 +204,8 @@ def score(program: StepProgram, inputs: StepInputs, state: StepLoopState) -> Ste
     phase = state.lanes.phase
     scoring = phase == Phase.SCORE
     if program.lockstep:
-        last = jnp.where(_with_target(state), phase >= Phase.WAIT, phase == Phase.DRAFT)
-        scoring &= ~jnp.any(last)
+        last = jnp.where(with_target_behind_barrier(program, state), phase >= Phase.WAIT, phase == Phase.DRAFT)
+        scoring &= ~any_behind_barrier(program, last)
     if isinstance(scorer, ReadingScorer):
         return _score_by_reading(program, inputs, scorer, state, scoring)
 
@@ -278,8 +278,9 @@ def settle_decisions(program: StepProgram, inputs: StepInputs, state: StepLoopSt
     """Draft steps with a score are kept, or handed to the target."""
     deciding = (state.lanes.phase == Phase.DECIDE) & (state.lanes.author == Author.DRAFT)
     if program.lockstep:
-        deciding &= ~jnp.any((state.lanes.phase == Phase.DRAFT) | (state.lanes.phase == Phase.SCORE))
-        deciding &= ~_with_target(state)
+        phase = state.lanes.phase
+        deciding &= ~any_behind_barrier(program, (phase == Phase.DRAFT) | (phase == Phase.SCORE))
+        deciding &= ~with_target_behind_barrier(program, state)
 
     def go(state: StepLoopState) -> StepLoopState:
         state, escalate = decide(program, state, deciding)
@@ -312,12 +313,8 @@ def grant(program: StepProgram, inputs: StepInputs, state: StepLoopState) -> Ste
 
 def target_writes(program: StepProgram, inputs: StepInputs, state: StepLoopState) -> StepLoopState:
     """The target reads what it has not seen, and writes on in the lanes where it is up to date."""
-    phase = state.lanes.phase
-    writing = phase == Phase.TARGET
-    others = jnp.any((phase == Phase.DRAFT) | (phase == Phase.SCORE))
-    late = jnp.any(writing & (state.usage.ticks - state.lanes.since >= program.patience))
-    ripe = (jnp.sum(writing) >= program.wave) | late
-    go_now = jnp.bool_(True) if program.lockstep else ripe | ~others
+    writing = state.lanes.phase == Phase.TARGET
+    go_now = jnp.bool_(True) if program.lockstep else is_ripe(program, state)
     behind = writing & (state.target.cache.length < state.lanes.written - 1)
 
     def catch_up(state: StepLoopState) -> StepLoopState:
@@ -345,6 +342,7 @@ def target_writes(program: StepProgram, inputs: StepInputs, state: StepLoopState
             lanes = lanes._replace(
                 phase=jnp.where(done.ended, int(Phase.SCORE), lanes.phase),
                 partial=jnp.where(done.ended, 0.0, lanes.partial),
+                since=jnp.where(done.ended, state.usage.ticks, lanes.since),
             )
             return state._replace(lanes=lanes)
         escalated = jnp.ones_like(done.ended)
@@ -377,10 +375,6 @@ def _begin(program: StepProgram, state: StepLoopState, which: jax.Array) -> Step
             score=jnp.where(which, jnp.nan, lanes.score),
         )
     )
-
-
-def _may_escalate(program: StepProgram) -> bool:
-    return program.policy.calibrator is not None or program.policy.ranked is not None
 
 
 def _shorten(cache: Any, which: jax.Array, length: jax.Array | int) -> Any:

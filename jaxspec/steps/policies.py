@@ -1,14 +1,19 @@
 """Policies: who writes a problem's steps. RSD, ARBITRAGE and its oracle, A1, and the baselines they are measured by.
 
 Thresholds are numbers or calibrators: `arbitrage(conformal.adaptive_conformal(reject_rate=0.3))` holds a budget of
-target calls where `arbitrage(0.5)` holds a line. Equality is settled as each paper writes it.
+target calls where `arbitrage(0.5)` holds a line. Equality is settled as each paper writes it. A number is data of the
+compiled program, so policies that differ in theirs alone share one; the oracle's margin is not.
 """
 
 import math
+import numbers
+from typing import Any
 
 from jaxspec.conformal import Calibrator, adaptive_conformal, fixed
 from jaxspec.steps.scorers import AdvantageRouter, Likelihood, RandomScore, RewardModel
 from jaxspec.steps.types import Policy, Scorer
+from jaxspec.steps.weighted import weighted
+from jaxspec.steps.weights import Weight
 
 Threshold = float | Calibrator
 
@@ -23,12 +28,16 @@ def target_only() -> Policy:
     return Policy("target_only", first="target")
 
 
-def rsd(threshold: Threshold = 0.7, scorer: Scorer | None = None) -> Policy:
+def rsd(threshold: Threshold | Weight = 0.7, scorer: Scorer | None = None) -> Policy:
     """Reward-guided speculative decoding (arXiv 2501.19324): keeps a draft step iff its reward is at least `threshold`.
 
     Args:
-      threshold: of the reward, or a calibrator.
+      threshold: of the reward; or a weight function, such as `steps.weights.logistic(0.7)`, for a step to stay with
+        the probability it gives to the reward, drawn by seed, problem and turn; or a calibrator.
       scorer: None for a process reward model.
+
+    Raises:
+      ValueError: the threshold is nothing of the kind.
     """
     return Policy("rsd", scorer or RewardModel(), _calibrator(threshold))
 
@@ -39,9 +48,12 @@ def arbitrage(threshold: Threshold = 0.5, scorer: Scorer | None = None) -> Polic
     Args:
       threshold: of the router's output, in whatever unit it `expects`; or a calibrator, which sees its negative.
       scorer: None for a binary router.
+
+    Raises:
+      ValueError: the threshold is neither a number nor a calibrator.
     """
-    line = _calibrator(-threshold) if isinstance(threshold, int | float) else threshold
-    return Policy("arbitrage", scorer or AdvantageRouter(), line)
+    line = -float(threshold) if isinstance(threshold, numbers.Real) else threshold
+    return Policy("arbitrage", scorer or AdvantageRouter(), _calibrator(line, weights=False))
 
 
 def oracle(threshold: float = 0.0, scorer: Scorer | None = None) -> Policy:
@@ -54,9 +66,9 @@ def oracle(threshold: float = 0.0, scorer: Scorer | None = None) -> Policy:
     Raises:
       ValueError: the threshold is not a number.
     """
-    if math.isnan(threshold):
-        raise ValueError(f"threshold={threshold} is not a number; give a margin on the scale of the scores")
-    return Policy("oracle", scorer or RewardModel(), fixed(math.inf), on_escalation="compare", margin=threshold)
+    if not isinstance(threshold, numbers.Real) or math.isnan(threshold):
+        raise ValueError(f"threshold={threshold!r} is not a number; give a margin on the scale of the scores")
+    return Policy("oracle", scorer or RewardModel(), fixed(math.inf), on_escalation="compare", margin=float(threshold))
 
 
 def random(rate: float) -> Policy:
@@ -65,8 +77,7 @@ def random(rate: float) -> Policy:
     Raises:
       ValueError: the rate is outside [0, 1].
     """
-    if not 0 <= rate <= 1:
-        raise ValueError(f"rate={rate} is not between 0 and 1")
+    _check_rate("rate", rate)
     return Policy("random", RandomScore(), fixed(rate))
 
 
@@ -92,15 +103,18 @@ def a1(
       target_chunk: tokens the target writes on; None for as many.
       calibrator: from `jaxspec.conformal`, decides by the chunk's mean log-probability under the target. None for
         adaptive conformal inference with a bank and a level for every turn.
-      overflow: `wait` for a place with the target, which keeps the rate, or `accept` the draft, which keeps the pace.
+      overflow: what to do where more chunks are to be handed over than the target has places: `wait` for a place,
+        which keeps the rate; or `accept` the drafts, all but the unlikeliest, which keeps the pace. Accepted drafts
+        are not made up for later, so the rate may come out lower. Which chunks meet in a tick depends on lanes, target
+        lanes and the other samples; so, with `accept`, do texts, even with a calibrator that learns nothing.
       resample: discard an unlikely chunk and let the target write it anew, instead of writing on behind it.
       groups: what the calibrator tells apart: `turn`, `question` or `none`.
 
     Raises:
-      ValueError: a rate outside [0, 1], a count below 1, an unknown `overflow` or `groups`, or groups other than turns
-        without a calibrator of their own.
+      ValueError: a rate outside [0, 1], a count below 1, an unknown `overflow` or `groups`, a `calibrator` that is
+        none, or groups other than turns without a calibrator of their own.
     """
-    _check_rate(reject_rate)
+    _check_rate("reject_rate", reject_rate)
     for name, value in {"samples": samples, "turns": turns, "chunk": chunk, "target_chunk": target_chunk}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} is below 1")
@@ -112,6 +126,8 @@ def a1(
             raise ValueError(f"{name}={value!r} is not one of {', '.join(known)}")
     if calibrator is None and groups == "question":
         raise ValueError("groups='question' needs calibrator=adaptive_conformal(groups=...) with as many as questions")
+    if calibrator is not None and not isinstance(calibrator, Calibrator):
+        raise ValueError(f"calibrator={calibrator!r} is no calibrator; take one from jaxspec.conformal, or None")
     return Policy(
         "a1",
         Likelihood(),
@@ -136,16 +152,26 @@ def synchronous(reject_rate: float) -> Policy:
     Raises:
       ValueError: the rate is outside [0, 1].
     """
-    _check_rate(reject_rate)
+    _check_rate("reject_rate", reject_rate)
     return Policy(
         "synchronous", Likelihood(), None, on_escalation="continue", decide_finished=False, ranked=reject_rate
     )
 
 
-def _check_rate(reject_rate: float) -> None:
-    if not 0 <= reject_rate <= 1:
-        raise ValueError(f"reject_rate={reject_rate} is not between 0 and 1")
+def _check_rate(name: str, rate: Any) -> None:
+    if not isinstance(rate, numbers.Real) or not 0 <= float(rate) <= 1:
+        raise ValueError(f"{name}={rate!r} is not between 0 and 1")
 
 
-def _calibrator(threshold: Threshold) -> Calibrator:
-    return fixed(threshold) if isinstance(threshold, int | float) else threshold
+def _calibrator(threshold: Any, weights: bool = True) -> Calibrator:
+    """Who decides by a threshold, a calibrator or, with `weights`, a weight function."""
+    if isinstance(threshold, numbers.Real):
+        return fixed(float(threshold))
+    if isinstance(threshold, Calibrator):
+        return threshold
+    if weights and isinstance(threshold, tuple) and callable(threshold):  # a named tuple, as all weight functions are
+        return weighted(threshold)
+    others = ", a function from jaxspec.steps.weights" if weights else ""
+    raise ValueError(
+        f"threshold={threshold!r} is no threshold; give a number{others} or a calibrator from jaxspec.conformal"
+    )

@@ -25,11 +25,13 @@ class Model:
       model_fn: the network.
       drafter: token drafts within its steps.
       lanes: places, at most B; a pass takes the lanes that want it, that many at a time.
+      stream: random stream from which every step takes noise of its own; None for the noise of plain decoding.
     """
 
     model_fn: ModelFn
     drafter: Drafter
     lanes: int
+    stream: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +46,13 @@ class StepProgram:
       acceptance, flags: of token drafts, as in the token loop.
       read_width: tokens a reading pass.
       read_lanes: lanes a reading pass.
-      wave: places with the target that must be taken before it writes, unless nobody else has work.
+      wave: places with the target that must be taken before it writes, or half of the lanes that hold a problem if
+        that is less, unless nobody else has work.
       patience: ticks after which a lane with the target need not wait for others.
-      cohort: problems that start together, consecutive in the queue: 1, or the samples of a question.
-      lockstep: whether all lanes draft, score and write together, waiting for the last: a baseline.
+      cohort: problems that start together, consecutive in the queue, on lanes side by side: 1, or the samples of a
+        question.
+      barrier: lanes side by side that draft, score and write together, each waiting for the last of them: a
+        baseline; 1 for lanes that wait for nobody.
       max_steps: S, steps a problem at most.
       max_turns: draft steps a problem at most.
     """
@@ -64,9 +69,14 @@ class StepProgram:
     wave: int
     patience: int
     cohort: int
-    lockstep: bool
+    barrier: int
     max_steps: int
     max_turns: int
+
+    @property
+    def lockstep(self) -> bool:
+        """Whether lanes wait for each other."""
+        return self.barrier > 1
 
 
 class ModelInputs(NamedTuple):
@@ -74,12 +84,14 @@ class ModelInputs(NamedTuple):
     params: of the network.
     drafter_params: what the drafter prepared.
     step_rules: where its steps end.
+    text_rules: where its steps end the text.
     step_seconds: (number of the drafter's widths,) float32.
     """
 
     params: Params
     drafter_params: Any
     step_rules: StepRules
+    text_rules: StopRules
     step_seconds: jax.Array
 
 
@@ -97,7 +109,6 @@ class StepInputs(NamedTuple):
     draft: ModelInputs
     target: ModelInputs
     scorer_params: Any
-    rules: StopRules
     banned: jax.Array
     capacity: jax.Array
     max_ticks: jax.Array

@@ -39,7 +39,7 @@ def read(
     scorer: ReadingScorer | None = None,
     annotation: int = 0,
 ) -> Read:
-    """One pass for the first lanes whose cache ends before `goal` (B,) int32, as many as a pass takes.
+    """One pass for lanes whose cache ends before `goal` (B,) int32, as many as a pass takes, the longest waiting first.
 
     Args:
       program: static sizes.
@@ -50,10 +50,7 @@ def read(
     """
     lanes = goal.shape[0]
     unread = jnp.maximum(goal - cache.length, 0)
-    if program.read_lanes >= lanes:
-        index = jnp.arange(lanes, dtype=jnp.int32)
-    else:
-        index = jnp.argsort(unread == 0, stable=True)[: program.read_lanes].astype(jnp.int32)
+    index = first_in_line(unread > 0, state.lanes.since, program.read_lanes)
     begin = cache.length[index]
     row = row_of(state)[index]
     offset = jnp.arange(program.read_width, dtype=jnp.int32)
@@ -79,3 +76,15 @@ def read(
         contribution=contribution,
         count=jnp.zeros((lanes,), jnp.int32).at[index].set(reading.count),
     )
+
+
+def first_in_line(wanting: jax.Array, since: jax.Array, places: int) -> jax.Array:
+    """Lanes (b,) int32 for as many `places`, or all lanes in order if there are places for all.
+
+    Those `wanting` (B,) bool come first, of them those waiting `since` (B,) int32 the earliest tick, then by number.
+    """
+    lanes = wanting.shape[0]
+    if places >= lanes:
+        return jnp.arange(lanes, dtype=jnp.int32)
+    order = jnp.where(wanting, since, jnp.iinfo(jnp.int32).max)
+    return jnp.argsort(order, stable=True)[:places].astype(jnp.int32)

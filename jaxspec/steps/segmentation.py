@@ -92,6 +92,7 @@ class Segmentation:
     lookahead: int = 0
 
     def __post_init__(self) -> None:
+        _check_list(self.delimiters)
         if any(not delimiter for delimiter in self.delimiters):
             raise ValueError("a delimiter is empty, which would end every step at once; remove it")
         if self.max_step_tokens < 1:
@@ -141,14 +142,22 @@ class Segmentation:
         """Any strings and ids; a step ends behind the token that completes the first.
 
         Raises:
-          ValueError: there are none.
+          ValueError: there are none, or one text in place of a list.
         """
+        _check_list(delimiters)
         if not delimiters and not delimiter_ids:
             raise ValueError(
                 "no delimiter ends a step; give delimiters=['\\n\\n'] or delimiter_ids=[...], or take "
                 "Segmentation.chunks(tokens) for steps of a fixed length"
             )
         return cls(tuple(delimiters), max_step_tokens, tuple(delimiter_ids))
+
+
+def _check_list(delimiters: Sequence[str]) -> None:
+    if isinstance(delimiters, str):
+        raise ValueError(
+            f"delimiters={delimiters!r} is one text, which would be read as its letters; pass a list: [{delimiters!r}]"
+        )
 
 
 def step_rules(segmentation: Segmentation, token_bytes: Sequence[bytes], end_ids: Sequence[int] = ()) -> StepRules:

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from jaxspec.decode.commit import Finish
 from jaxspec.decode.lanes import choose
+from jaxspec.decode.rewind import rewind
 from jaxspec.decode.state import Status
 from jaxspec.models.cache import KVCache
-from jaxspec.steps.program import StepProgram
-from jaxspec.steps.state import Author, Kept, Phase, StepLoopState, row_of, start_of
+from jaxspec.steps.program import Model, StepProgram
+from jaxspec.steps.state import Author, Kept, Phase, StepLoopState, Writer, row_of, start_of
 
 
 def keep_step(
@@ -101,7 +102,8 @@ def set_aside(program: StepProgram, state: StepLoopState, which: jax.Array) -> S
     )
     state = state._replace(lanes=choose(which, back_to_start, lanes))
     may_stay = program.policy.on_escalation == "compare"
-    return roll_back(state, draft=None if may_stay else which, target=which, scorer=which)
+    nobody = jnp.zeros_like(which)
+    return roll_back(program, state, draft=nobody if may_stay else which, target=which, scorer=which)
 
 
 def compare(program: StepProgram, state: StepLoopState, which: jax.Array) -> tuple[StepLoopState, jax.Array]:
@@ -130,12 +132,14 @@ def compare(program: StepProgram, state: StepLoopState, which: jax.Array) -> tup
         author=jnp.full_like(lanes.author, int(Author.DRAFT)),
     )
     state = state._replace(problems=state.problems._replace(tokens=tokens))
-    state = roll_back(state, draft=target_wins, target=draft_wins, scorer=draft_wins)
+    state = roll_back(program, state, draft=target_wins, target=draft_wins, scorer=draft_wins)
     return state._replace(lanes=choose(draft_wins, restored, lanes)), target_wins
 
 
-def roll_back(state: StepLoopState, *, draft: jax.Array | None, target: jax.Array, scorer: jax.Array) -> StepLoopState:
-    """Shortens each model's cache to the committed text, in the lanes (B,) bool given for it.
+def roll_back(
+    program: StepProgram, state: StepLoopState, *, draft: jax.Array, target: jax.Array, scorer: jax.Array
+) -> StepLoopState:
+    """Takes back what each model has read beyond the committed text, in the lanes (B,) bool given for it.
 
     The last token is pending for the models that write, and read by the one that scores.
     """
@@ -144,9 +148,12 @@ def roll_back(state: StepLoopState, *, draft: jax.Array | None, target: jax.Arra
     def shorten(cache: KVCache, which: jax.Array, length: jax.Array) -> KVCache:
         return cache._replace(length=jnp.where(which, jnp.minimum(cache.length, length), cache.length))
 
-    if draft is not None:
-        state = state._replace(draft=state.draft._replace(cache=shorten(state.draft.cache, draft, start - 1)))
-    state = state._replace(target=state.target._replace(cache=shorten(state.target.cache, target, start - 1)))
+    def back(writer: Writer, model: Model, which: jax.Array) -> Writer:
+        return Writer(shorten(writer.cache, which, start - 1), rewind(model.drafter, writer.drafter, start, which))
+
+    state = state._replace(
+        draft=back(state.draft, program.draft, draft), target=back(state.target, program.target, target)
+    )
     if isinstance(state.scorer, KVCache):
         state = state._replace(scorer=shorten(state.scorer, scorer, start))
     return state

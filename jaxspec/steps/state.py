@@ -141,7 +141,7 @@ class Lanes(NamedTuple):
     score: (B,) float32 of the step in progress.
     partial: (B,) float32 the score as far as it was read.
     turn: (B,) int32 draft steps so far.
-    since: (B,) int32 tick at which the lane began to wait for the target.
+    since: (B,) int32 tick at which the lane began to draft, to wait for its score, or to wait for the target.
     kept: see there.
     """
 

@@ -120,3 +120,18 @@ class Policy:
     turns: int | None = None
     chunk: int | None = None
     target_chunk: int | None = None
+
+    @property
+    def escalates(self) -> bool:
+        """Whether the target may write for a step that the draft has written."""
+        return self.calibrator is not None or self.ranked is not None
+
+    @property
+    def discards_drafts(self) -> bool:
+        """Whether a step of the draft may be taken back."""
+        return self.escalates and self.on_escalation != "continue"
+
+    @property
+    def discards_targets(self) -> bool:
+        """Whether a step of the target may be taken back."""
+        return self.escalates and self.on_escalation == "compare"

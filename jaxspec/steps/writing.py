@@ -14,10 +14,12 @@ import jax.numpy as jnp
 
 from jaxspec.decode.commit import Finish, resolve
 from jaxspec.decode.lanes import choose
+from jaxspec.decode.rewind import rewind
 from jaxspec.decode.stop import advance
 from jaxspec.decode.types import Context, Verdict
 from jaxspec.decode.verify import Verifier, verify
 from jaxspec.models import cache as kv_cache
+from jaxspec.steps.draws import turn_draw
 from jaxspec.steps.program import Model, ModelInputs, StepInputs, StepProgram
 from jaxspec.steps.segmentation import StepEnd, StepState, cut_step
 from jaxspec.steps.state import StepLoopState, Writer, row_of
@@ -53,6 +55,18 @@ def context_of(state: StepLoopState, live: jax.Array, inputs: StepInputs, model:
         banned=inputs.banned,
         step_seconds=model.step_seconds,
     )
+
+
+def with_noise_of_step(context: Context, stream: int, turn: jax.Array) -> Context:
+    """The context with seeds that are a function of each problem's own, the `stream` and the `turn` (B,).
+
+    Noise of plain decoding belongs to a position. Where a step is taken back its positions are written again, and
+    noise that has had a say in taking it back must have none in what follows.
+    """
+    assert context.sampling is not None
+    no_mark = jnp.zeros_like(context.seed)
+    seed = turn_draw(context.seed, stream, turn, no_mark, lambda key: jax.random.bits(key, (), jnp.uint32))
+    return context._replace(seed=seed, sampling=context.sampling._replace(seed=seed))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +131,8 @@ def write(
     """One pass of `model` for the first lanes of `wanting` (B,), as many as it has places."""
     rows = rows_of_pass(wanting, model.lanes)
     context = context_of(state, rows.took_part, inputs, model_inputs)
+    if model.stream is not None:
+        context = with_noise_of_step(context, model.stream, state.lanes.turn)
     draft, drafter_state = model.drafter.propose(model_inputs.drafter_params, writer.drafter, context)
     of_rows = rows.take(context._replace(banned=None, step_seconds=None))
     of_rows = of_rows._replace(banned=context.banned, step_seconds=context.step_seconds)
@@ -134,8 +150,11 @@ def write(
         draft.within(verified.width),
         rows.spread(verified.verdict),
     )
+    state = _commit(state, rows, of_rows.length, verified.verdict, kept)
+    # The drafter saw the whole verdict, and a step may have ended within it.
+    drafter_state = rewind(model.drafter, drafter_state, state.lanes.written, rows.took_part)
     return Written(
-        state=_commit(state, rows, of_rows.length, verified.verdict, kept),
+        state=state,
         writer=Writer(cache, drafter_state),
         ended=rows.spread(kept.ended),
         count=rows.spread(kept.count),
@@ -164,13 +183,14 @@ def _cut(
     """Ends the accepted tokens where the text ends, or the step."""
     stop_state = rows.take(state.lanes.stop_state)
     limit = state.problems.limit[rows.take(row_of(state))]
-    decision = resolve(verdict, length, limit, inputs.capacity, stop_state, inputs.rules, inputs.banned.shape[0])
+    rules = model_inputs.text_rules
+    decision = resolve(verdict, length, limit, inputs.capacity, stop_state, rules, inputs.banned.shape[0])
     said = jnp.where(rows.chosen, decision.count, 0)
     cut = cut_step(model_inputs.step_rules, rows.take(state.lanes.segment), verdict.ids, said)
     count = jnp.where(rows.chosen, cut.count, 0)
     finish = jnp.where(count == decision.count, decision.finish, jnp.int32(Finish.RUNNING))
-    if inputs.rules.table is not None:
-        behind = advance(inputs.rules.table, stop_state, verdict.ids)
+    if rules.table is not None:
+        behind = advance(rules.table, stop_state, verdict.ids)
         last = jnp.take_along_axis(behind, jnp.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
         stop_state = jnp.where(count > 0, last, stop_state)
     ended = rows.chosen & ((cut.end != StepEnd.NONE) | (finish != Finish.RUNNING))

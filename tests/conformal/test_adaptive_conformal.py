@@ -143,15 +143,24 @@ def test_levels_start_at_the_rate_and_follow_what_was_done():
     np.testing.assert_allclose(calibrator.levels(state), [0.4 + 0.05 * (0.8 - 1), 0.4 + 0.05 * 0.4], rtol=1e-6)
 
 
-def test_decisions_long_overruled_do_not_wrap_around():
-    calibrator = adaptive_conformal(0.123, 0.05, decay=0.1)
-    state = calibrator.init()
-    state = state._replace(deficit=state.deficit + 2**30 - 1)
-    lane = jnp.zeros((1,)), jnp.zeros((1,), jnp.int32)
-    for _ in range(2):
-        state = compiled.observe(calibrator, state, *lane, jnp.array([False]))
-    assert int(state.deficit[0]) == 2**30
-    assert compiled.decide(calibrator, state, *lane).tolist() == [True]
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("done", [False, True])
+def test_decisions_long_overruled_are_not_made_up_for_at_length(done, decay):
+    """A thousand drafts of the middle that all stayed, or were all handed over, whatever was decided."""
+    calibrator = adaptive_conformal(0.4, 0.05, decay=decay)
+    score = jnp.tile(jnp.linspace(-1.0, 1.0, 50), 20)
+    group = jnp.zeros(score.shape, jnp.int32)
+
+    def overruled(state, lane):
+        score, group = lane
+        return compiled.observe(calibrator, state, score[None], group[None], jnp.array([done])), None
+
+    state, _ = jax.jit(lambda: jax.lax.scan(overruled, calibrator.init(), (score, group)))()
+    level = float(calibrator.levels(state)[0])
+    assert level <= -0.02 if done else level >= 1.0
+    extreme = jnp.full((40, 1), -2.0 if done else 2.0), jnp.zeros((40, 1), jnp.int32)  # stay, and go over, at last
+    decided = np.asarray(run(calibrator, state, *extreme)[1]).ravel()
+    assert decided[0] != done and (decided == done)[:8].any()
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])

@@ -168,7 +168,7 @@ def test_fixed():
     group = jnp.array([0, 0, 1, 1, 9])
     escalate = compiled.decide(calibrator, calibrator.init(), score, group)
     assert escalate.tolist() == [False, False, True, True, True]
-    tally = compiled.observe(calibrator, calibrator.init(), score, group, escalate)
+    tally = compiled.observe(calibrator, calibrator.init(), score, group, escalate).tally
     assert [field.tolist() for field in tally] == [[2, 3], [0, 3], [0, 2]]
     np.testing.assert_allclose(tally.rate, [0.0, 1.0])
     assert not compiled.decide(fixed(-jnp.inf), fixed(-jnp.inf).init(), score, group).any()
@@ -177,3 +177,15 @@ def test_fixed():
         fixed(float("nan"))
     with pytest.raises(ValueError, match="groups=0"):
         fixed(0.0, groups=0)
+
+
+def test_a_sweep_of_fixed_thresholds_is_one_program():
+    score, group = jnp.array([0.2, 0.5, 0.7, jnp.nan, jnp.inf], jnp.float32), jnp.zeros(5, jnp.int32)
+    live = jnp.array([True, True, True, False, True])
+    before = compiled.decide._cache_size()
+    for threshold in (-np.inf, 0.2, 0.5, 0.6, np.inf):
+        calibrator = fixed(threshold)
+        wanted = [float(s) < threshold if np.isfinite(s) else threshold > -np.inf for s in score]
+        found = compiled.decide(calibrator, calibrator.init(), score, group, live)
+        assert found.tolist() == [one and bool(on) for one, on in zip(wanted, live, strict=True)]
+    assert compiled.decide._cache_size() == before + 1

@@ -1,15 +1,17 @@
 """The comparison of test-time scaling systems on toy models: rows that add up, and pictures."""
 
 import dataclasses
+import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from toy_model import toy_model
 
-from jaxspec.evaluate import a1_plots
+from jaxspec.evaluate import a1_plots, a1_report
 from jaxspec.evaluate.a1_demo import arithmetic_questions, stated_answer
-from jaxspec.evaluate.a1_report import SYSTEMS, Scaling, compare, row_object, table_row
+from jaxspec.evaluate.a1_report import RELEASED, SYSTEMS, Scaling, compare, policy_of, row_object, table_row
 from jaxspec.tasks import arithmetic
 
 SCALING = Scaling(
@@ -34,7 +36,8 @@ def runs():
 def test_rows_follow_from_the_samples(runs) -> None:
     assert tuple(runs) == SYSTEMS
     for name, (row, solution, usages) in runs.items():
-        answers = np.array([answer_of(solved.text) == "c" for solved in solution.problems]).reshape(len(PROMPTS), -1)
+        right = [answer_of(solved.text) == "c" and solved.finish == "eos" for solved in solution.problems]
+        answers = np.array(right).reshape(len(PROMPTS), -1)
         assert row.mean.estimate == row.pass_at[1] == pytest.approx(answers.mean())
         assert row.pass_at[4] == pytest.approx(answers.any(axis=1).mean())
         assert row.majority <= row.pass_at[4] and list(row.pass_at) == [1, 2, 4]
@@ -49,6 +52,17 @@ def test_rows_follow_from_the_samples(runs) -> None:
     assert runs["draft_only"].row.target_tokens == runs["target_only"].row.draft_tokens == 0
 
 
+def test_what_a_limit_cut_off_states_no_answer(runs) -> None:
+    solution = runs["a1"].solution
+    texts = [("bc", "eos"), ("bc", "length"), ("ba", "eos"), ("bc", "cache")]
+    problems = [
+        dataclasses.replace(solution.problems[0], question=0, text=text, finish=finish) for text, finish in texts
+    ]
+    marks = a1_report._mark(dataclasses.replace(solution, problems=problems), ["c"], answer_of)
+    assert marks.correct.tolist() == [[True, False, False, False]]
+    assert len(set(marks.answers[0].tolist())) == 3  # c, none, a
+
+
 def test_rates_count_what_was_decided(runs) -> None:
     for name in ("a1", "a1_resample", "synchronous"):
         row, solution, _ = runs[name]
@@ -56,8 +70,51 @@ def test_rates_count_what_was_decided(runs) -> None:
         assert coverage.overall.decisions == solution.statistics.decisions
         assert coverage.overall.escalations == solution.statistics.escalations
         assert sum(group.decisions for group in coverage.groups.values()) == coverage.overall.decisions
+        assert coverage.window is None and coverage.rolling.size == 0  # steps are in no order of time
         assert row.most_with_target <= 2
+        for question, rate in enumerate(row.by_question):
+            mine = [one for one in solution.problems if one.question == question]
+            handed = [step.escalated for one in mine for step in one.drafts if step.escalated or step.score is not None]
+            assert rate == np.mean(handed)
+        assert len(row.by_question) == len(PROMPTS)
+        spread = row_object(row)["reject_rate"]["by_question"]
+        assert list(spread) == ["0", "0.1", "0.5", "0.9", "1"] and spread["0"] == min(row.by_question)
     assert runs["target_only"].row.coverage is runs["draft_only"].row.coverage is None
+    assert table_row(runs["target_only"].row)["by question"] == ""
+
+
+@pytest.mark.slow
+def test_the_released_rule_ranks_among_first_chunks_of_a_pass_of_its_own() -> None:
+    questions = [(prompt, "c") for prompt in PROMPTS]
+    draft, target = toy_model(1, eos_ids=(6,)), toy_model(2, eos_ids=(6,))
+    row, solution, _ = compare(draft, target, questions, answer_of, SCALING, systems=[RELEASED])[RELEASED]
+    state = solution.calibrator
+    held = int(state.bank.held[0])
+    assert 0 < held <= len(PROMPTS) * SCALING.samples
+    calibration = np.sort(np.asarray(state.bank.score[0, :held]))
+    line = calibration[int(0.4 * held)]
+    decided = [s for one in solution.problems for s in one.drafts if s.escalated or s.score is not None]
+    assert decided and all(step.escalated == (step.score < line) for step in decided)
+    first = {step.score for one in solution.problems for step in one.drafts if step.turn == 0}
+    assert not {float(score) for score in calibration} <= first
+    assert row.seconds > row.seconds_before > 0 and row.draft_tokens > solution.statistics.draft_tokens
+
+
+def test_the_released_rule_is_pooled_and_as_large_as_its_pass() -> None:
+    policy = policy_of(RELEASED, SCALING, 5)
+    assert policy.groups == "none" and policy.on_escalation == "continue"
+    assert (policy.calibrator.side, policy.calibrator.size, policy.calibrator.groups) == ("released", 20, 1)
+
+
+def test_the_benchmark_says_how_throughput_compares(runs, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    rows = {row["system"]: row for row in importlib.import_module("a1").lines({4: runs})}
+    assert tuple(rows) == SYSTEMS
+    for name, row in rows.items():
+        mine, barrier = runs[name].row, runs["synchronous"].row
+        assert mine.throughput == pytest.approx(len(PROMPTS) * 4 / mine.seconds)
+        assert row["throughput / synchronous"] == pytest.approx(barrier.seconds / mine.seconds)
+    assert rows["target_only"]["throughput / target_only"] == rows["a1"]["seconds / A1's"] == 1.0
 
 
 def test_differences_are_to_the_target_alone(runs) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from jaxspec import steps
 from jaxspec.cli import main
-from jaxspec.conformal.line import line
 from jaxspec.engine.score_model import ScoringModel, describe_scoring, load_scorer
 from jaxspec.evaluate import arbitrage_demo
 from jaxspec.evaluate.arbitrage_demo import fresh_problems, picture, points_object
@@ -52,7 +51,7 @@ def pair() -> tuple[LanguageModel, LanguageModel]:
 
 @pytest.fixture(scope="module")
 def runs(pair) -> list[FrontierRun]:
-    exact = steps.rsd(line(), exact_score())
+    exact = steps.rsd(scorer=exact_score())
     contending = [
         Contender(steps.draft_only()),
         Contender(steps.target_only()),

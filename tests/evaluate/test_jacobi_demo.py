@@ -42,6 +42,12 @@ def test_pictures_show_every_iterate(tmp_path) -> None:
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
+def test_a_picture_keeps_to_the_context() -> None:
+    lm, prompt = toy_model(0, context=128), "abcab"
+    assert [jacobi_demo.picture_length(lm, prompt, n) for n in (4, 41, 42, 62, 123, 124)] == [12, 123, 84, 62, 123, 0]
+    assert len(jacobi_demo.picture(lm, prompt, 42, 84)) == 2
+
+
 def test_a_model_of_another_vocabulary_is_refused() -> None:
     with pytest.raises(ValueError, match="toy has 7 ids and the task has 237"):
         jacobi_demo.compare(toy_model(0), toy_model(1), find_task("text_to_sql"), prompts=1)

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,32 @@ def solve(policy=A1, prompts=PROMPTS, draft=DRAFT, target=TARGET, **settings):
         chunks = {"segmentation": Segmentation.chunks(CHUNK), "max_turns": TURNS, "samples": SAMPLES}
         settings = chunks | settings
     return steps.solve(draft, target, policy, prompts, **settings)
+
+
+class Seen(NamedTuple):
+    """Lanes and queue after a slice."""
+
+    phase: np.ndarray
+    since: np.ndarray
+    tick: np.ndarray
+    row: np.ndarray
+    turn: np.ndarray
+    question: np.ndarray
+
+
+def recorded(monkeypatch) -> list[Seen]:
+    """What is seen after every slice from now on."""
+    seen: list[Seen] = []
+
+    def recording(program, inputs, state):
+        state = run_slice(program, inputs, state)
+        lanes = state.lanes
+        after = Seen(lanes.phase, lanes.since, state.usage.ticks, lanes.row, lanes.turn, state.problems.question)
+        seen.append(jax.device_get(after))
+        return state
+
+    monkeypatch.setattr(step_engine, "run_slice", recording)
+    return seen
 
 
 def decided(solved) -> list:
@@ -158,6 +185,24 @@ def test_synchronous_ranks_all_samples_of_a_question_in_every_turn() -> None:
             assert all(step.score <= min(kept, default=math.inf) for step in made if step.escalated)
 
 
+def test_questions_wait_for_their_own_samples_alone(monkeypatch) -> None:
+    seen = recorded(monkeypatch)
+    prompts = PROMPTS[:6]
+    found = solve(steps.synchronous(0.4), prompts, lanes=2 * SAMPLES, slice_ticks=1)
+    assert found.ids == solve(steps.synchronous(0.4), prompts).ids
+    apart = 0
+    for state in seen:
+        halves = []
+        for half in (slice(0, SAMPLES), slice(SAMPLES, 2 * SAMPLES)):
+            held = state.phase[half] != Phase.IDLE
+            questions, turns = set(state.question[state.row[half][held]]), set(state.turn[half][held])
+            assert len(questions) <= 1  # none begins before all samples of the last have ended
+            assert len(turns) <= 1  # all go from turn to turn together
+            halves.append(turns)
+        apart += bool(halves[0] and halves[1]) and halves[0].isdisjoint(halves[1])
+    assert apart > 5
+
+
 FROZEN = conformal.static_conformal(0.4, side="exact", size=128, groups=TURNS)
 
 
@@ -184,17 +229,10 @@ def test_with_a_frozen_calibrator_the_schedule_changes_nothing(frozen) -> None:
 
 
 def test_places_with_the_target_are_capped_and_given_in_order_and_nobody_starves(monkeypatch) -> None:
-    seen = []
-
-    def recording(program, inputs, state):
-        state = run_slice(program, inputs, state)
-        seen.append(jax.device_get((state.lanes.phase, state.lanes.since, state.usage.ticks)))
-        return state
-
-    monkeypatch.setattr(step_engine, "run_slice", recording)
+    seen = recorded(monkeypatch)
     solve(prompts=PROMPTS[:6], slice_ticks=1)
     longest = 0
-    for (phase, since, tick), (following, _, _) in zip(seen, seen[1:], strict=False):
+    for (phase, since, tick, *_), (following, *_) in zip(seen, seen[1:], strict=False):
         assert np.sum(phase == Phase.TARGET) <= CAP
         waiting, granted = phase == Phase.WAIT, (phase == Phase.WAIT) & (following == Phase.TARGET)
         left = waiting & (following == Phase.WAIT)
@@ -202,7 +240,7 @@ def test_places_with_the_target_are_capped_and_given_in_order_and_nobody_starves
             assert since[granted].max() <= since[left].min()
         held = waiting | (phase == Phase.TARGET)
         longest = max(longest, int((tick - since)[held].max(initial=0)))
-    assert any(np.sum(phase == Phase.WAIT) > 0 for phase, _, _ in seen)
+    assert any(np.sum(each.phase == Phase.WAIT) > 0 for each in seen)
     patience = CHUNK
     assert longest <= math.ceil(LANES / CAP) * (patience + CHUNK)
 
@@ -224,7 +262,7 @@ def test_a_full_target_overrules_escalations_and_questions_are_told_apart_if_so_
             cells[solved.question, min(step.turn, 1)] += step.score is not None
     tally = found.calibrator.ranks.tally
     assert tally.decisions.tolist() == cells.ravel().tolist()
-    assert int(tally.escalations.sum()) == statistics.escalations
+    assert int(tally.escalations.sum()) == statistics.escalations + statistics.overruled
     with pytest.raises(ValueError, match="made for questions=3, and there are 4"):
         solve(policy, PROMPTS[:4])
 

@@ -77,6 +77,18 @@ def test_texts_steps_and_work_equal_those_on_one_device(policy, settings: dict) 
 
 
 @pytest.mark.slow
+def test_a_draft_model_of_the_target_forgets_what_was_discarded_on_the_other_side() -> None:
+    """A copy of the target is right about all it says, so passes tell whether it has read the text as it is."""
+    policy, target = POLICIES["compare"](0.1), on(TARGET, 1)
+    settings = dict(temperature=3.0, target_drafter=drafters.draft_model(target, 2))
+    found = solve(policy, on(DRAFT, 0), target, **settings)
+    expected = solve(policy, DRAFT, TARGET, **settings | {"target_drafter": drafters.draft_model(TARGET, 2)})
+    assert found.ids == expected.ids
+    calls = [[solved.work["target_calls"] for solved in each.problems] for each in (found, expected)]
+    assert calls[0] == calls[1]
+
+
+@pytest.mark.slow
 def test_both_sides_work_in_the_same_ticks() -> None:
     """What takes turns on one device takes fewer ticks where both models pass in each of them."""
     apart = solve(POLICIES["replace"](0.5), on(DRAFT, 0), on(TARGET, 1)).statistics

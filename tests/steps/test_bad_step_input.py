@@ -46,6 +46,10 @@ CASES = {
         "the target has 17 ids and the scorer 11",
     ),
     "draft's vocabulary": (dict(draft=toy_model(0)), "the target has 17 ids and the draft 7"),
+    "target as a judge of its own steps": (
+        dict(policy=steps.oracle(scorer=steps.Likelihood())),
+        "policy 'oracle' compares steps of both models by Likelihood.* pass a scorer",
+    ),
     "state without a calibrator": (dict(calibrator=conformal.fixed(0.5).init()), "'draft_only' has no calibrator"),
     "state of another shape": (
         dict(policy=A1, calibrator=conformal.adaptive_conformal(0.4, groups=5).init()),

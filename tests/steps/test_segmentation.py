@@ -163,6 +163,9 @@ def test_presets(segmentation: Segmentation, steps: list[str]) -> None:
 def test_bad_segmentations_are_refused() -> None:
     with pytest.raises(ValueError, match="no delimiter"):
         Segmentation.custom()
+    for make in (Segmentation.custom, Segmentation):
+        with pytest.raises(ValueError, match=r"delimiters='\\n\\n' is one text.*pass a list: \['\\n\\n'\]"):
+            make("\n\n")
     with pytest.raises(ValueError, match="empty"):
         Segmentation.custom(["\n", ""])
     with pytest.raises(ValueError, match="max_step_tokens=0"):

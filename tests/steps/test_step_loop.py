@@ -203,6 +203,8 @@ def test_one_program_for_seeds_problems_and_thresholds_of_one_policy() -> None:
     before = run_slice._cache_size()
     solve(policy, PROMPTS[3:9], seed=2, **settings)
     solve(policy, PROMPTS[2:5], seed=3, **(settings | {"temperature": 0.7}))
+    found = [solve(POLICIES["replace"](threshold), PROMPTS[:3], seed=1, **settings) for threshold in (0.2, 0.9)]
+    assert found[0].statistics.escalation_rate < found[1].statistics.escalation_rate
     assert run_slice._cache_size() == before
 
 
