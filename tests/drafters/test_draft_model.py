@@ -161,6 +161,28 @@ def test_texts_of_rejection_have_plain_samplings_law() -> None:
     assert 0 < out.statistics.accepted < out.statistics.drafted
 
 
+def test_branches_stand_where_the_draft_is_in_doubt() -> None:
+    drafter = draft_model(TARGET, 3, branches=2, branch_below=0.8)
+    params = drafter.prepare(TARGET)
+    drafter = drafter.bind(Binding(TARGET.config.vocabulary, SamplingFlags(), Drawing.BEST, 64))
+    texts = np.zeros((6, 128), np.int32)
+    texts[:, :3] = np.random.default_rng(2).integers(0, 7, (6, 3))
+    lanes, live = jnp.full((6,), 3, jnp.int32), jnp.ones((6,), bool)
+    context = Context(jnp.asarray(texts), lanes, lanes, lanes.astype(jnp.uint32), live, plain_sampling(6))
+    state = drafter.admit(params, drafter.init(params, context), context, live)
+    draft, _ = drafter.propose(params, state, context)
+    ids, valid = (np.asarray(x).reshape(6, 3, 2) for x in (draft.ids, draft.valid))
+    table = np.asarray(TARGET.params["table"], np.float64)
+    doubtful = []
+    for lane, text in enumerate(texts[:, :3].tolist()):
+        for level in range(3):
+            row = table[sum(token * 7**age for age, token in enumerate(reversed(text[-2:])))]
+            doubtful.append(np.exp(row.max()) / np.exp(row).sum() < 0.8)
+            assert valid[lane, level].tolist() == [True, doubtful[-1]]
+            text.append(int(ids[lane, level, 0]))
+    assert 0 < sum(doubtful) < len(doubtful)
+
+
 @pytest.mark.slow
 def test_a_doubtful_draft_stops_early() -> None:
     prompts = random_prompts(6, seed=3)
@@ -318,6 +340,7 @@ def test_bad_settings_are_refused_by_name() -> None:
         (dict(length=0), "length=0"),
         (dict(length="long"), "length='long'"),
         (dict(stop_below=1.0), "stop_below=1.0"),
+        (dict(branches=2, branch_below=0.0), "branch_below=0.0 is not above 0"),
         (dict(branches=0), "branches=0"),
         (dict(vocabulary="any"), "vocabulary='any'"),
         (dict(drafter=suffix(width=4)), "use context_ngram"),

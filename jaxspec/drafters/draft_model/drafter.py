@@ -50,6 +50,7 @@ class DraftModel:
     lengths: steps a draft may have, ascending; with several, the cost of a step decides.
     stop_below: a lane drafts no further where its most probable token has less than this probability; 0 never.
     branches: R.
+    branch_below: branches stand only where the most probable token has less than this probability; 1 everywhere.
     shared_vocabulary: whether vocabularies may differ.
     inner: what drafts for the draft model itself; None for nothing.
     of_itself: what cheaper version of the target drafts, see `models.self_draft`; None for a model of its own.
@@ -63,6 +64,7 @@ class DraftModel:
     lengths: tuple[int, ...]
     stop_below: float
     branches: int
+    branch_below: float
     shared_vocabulary: bool
     inner: Inner | None = None
     of_itself: str | None = None
@@ -153,7 +155,7 @@ class DraftModel:
     ) -> tuple[Draft, DraftModelState]:
         binding, drawing = self._bound(), self.drawing
         assert self.model is not None
-        rules = LevelRules(self.model, binding.flags, drawing, self.classes, self.stop_below)
+        rules = LevelRules(self.model, binding.flags, drawing, self.classes, self.stop_below, self.branch_below)
         rate, ahead = state.rates.mean, rate_ahead(state.rates, self.depth)
         chooses = len(self.lengths) > 1 and binding.alone and context.step_seconds is not None
         # A lane that drafts every time lacks no more than a block holds. It may lack all that other drafters got

@@ -18,6 +18,7 @@ def draft_model(
     *,
     stop_below: float = 0.0,
     branches: int = 1,
+    branch_below: float = 1.0,
     vocabulary: str = "same",
     drafter: Drafter | None = None,
 ) -> DraftModel:
@@ -30,6 +31,7 @@ def draft_model(
         of a step, drafting included, make the fastest; always 8 under rules whose texts depend on drafts.
       stop_below: end a draft where its most probable next token has less than this probability; 0 never.
       branches: tokens proposed at every step, the draft going on below the first.
+      branch_below: propose them only where the most probable token has less than this probability; 1 everywhere.
       vocabulary: `same` wants models that agree on every id both have a token for; `shared` lets them differ, and
         drafts in the tokens both know.
       drafter: drafts for the draft model, which then needs a pass for several tokens where it agrees: one that keeps
@@ -53,6 +55,8 @@ def draft_model(
         raise ValueError(f"stop_below={stop_below} is not from 0 (never) to below 1; it is a probability")
     if branches < 1:
         raise ValueError(f"branches={branches} is below 1; every step proposes at least one token")
+    if not 0 < branch_below <= 1:
+        raise ValueError(f"branch_below={branch_below} is not above 0 and at most 1 (everywhere); it is a probability")
     if vocabulary not in ("same", "shared"):
         raise ValueError(f"vocabulary={vocabulary!r} is neither same nor shared")
     if drafter is not None:
@@ -73,6 +77,7 @@ def draft_model(
         lengths=lengths,
         stop_below=float(stop_below),
         branches=branches,
+        branch_below=float(branch_below),
         shared_vocabulary=vocabulary == "shared",
         inner=drafter,
     )

@@ -28,6 +28,7 @@ class LevelRules(NamedTuple):
       drawing: whether it draws.
       classes: E.
       stop_below: a lane drafts no further where its most probable token has less than this probability; 0 never.
+      branch_below: branches stand only where the most probable token has less than this probability; 1 everywhere.
     """
 
     model: ModelFn
@@ -35,6 +36,7 @@ class LevelRules(NamedTuple):
     drawing: Drawing
     classes: int
     stop_below: float
+    branch_below: float = 1.0
 
 
 class Drafting(NamedTuple):
@@ -120,6 +122,9 @@ def next_level(
     if rules.stop_below > 0:
         going &= jnp.exp(best - log_total) >= rules.stop_below
     valid = known & going[:, None]
+    if rules.branch_below < 1:
+        doubtful = jnp.exp(best - log_total) < rules.branch_below
+        valid &= doubtful[:, None] | (jnp.arange(valid.shape[1]) == 0)
     chosen = jnp.take_along_axis(processed, proposed[:, :1], axis=1)[:, 0]
     kind = class_of(jnp.exp(chosen - log_total), rules.classes)
     gain = drafting.gain
