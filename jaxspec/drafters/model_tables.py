@@ -19,6 +19,7 @@ import numpy as np
 from jaxspec.decode.sampling import top_ids
 from jaxspec.models import cache as kv_cache
 from jaxspec.models.config import ModelConfig
+from jaxspec.models.kept import kept_folder
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import ModelFn, Params, chain_block
 
@@ -106,18 +107,24 @@ def model_bigram(
 def is_kept(lm: LanguageModel, prefix: Sequence[int] = (), *, folder: Path | None = None) -> bool:
     """Whether `model_bigram` finds a table of `lm` with this `prefix` in `folder`, and need not read the model."""
     folder = folder or tables_folder()
-    # Without any table there, the weights need not be hashed.
-    return next(folder.glob("bigram-*.npz"), None) is not None and _path_of(lm, prefix, folder).exists()
+    # Without any table of its kind there, the weights need not be hashed.
+    kept = next(folder.glob(f"bigram-{_kind_of(lm)}-*.npz"), None)
+    return kept is not None and _path_of(lm, prefix, folder).exists()
 
 
 def tables_folder() -> Path:
     """Where tables are kept: within `JAXSPEC_CACHE`, or `~/.cache/jaxspec`."""
-    return Path(os.environ.get("JAXSPEC_CACHE") or Path.home() / ".cache" / "jaxspec") / "tables"
+    return kept_folder() / "tables"
 
 
 def _path_of(lm: LanguageModel, prefix: Sequence[int], folder: Path) -> Path:
     suffix = "".join(f"-{index}" for index in prefix)
-    return folder / f"bigram-{fingerprint(lm)[:24]}{suffix}.npz"
+    return folder / f"bigram-{_kind_of(lm)}-{fingerprint(lm)[:24]}{suffix}.npz"
+
+
+def _kind_of(lm: LanguageModel) -> str:
+    """Tells models apart whose weights cannot be the same, without reading weights."""
+    return hashlib.sha256(f"{lm.config} {jnp.dtype(lm.dtype)}".encode()).hexdigest()[:8]
 
 
 def _build(lm: LanguageModel, k: int, prefix: Sequence[int], progress: Callable[[int, int], None]) -> np.ndarray:

@@ -11,7 +11,6 @@ import math
 import os
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,20 +24,13 @@ from jaxspec.decode.loop import run_slice
 from jaxspec.engine.job import Job
 from jaxspec.engine.request import Request
 from jaxspec.engine.serve import queue_up
+from jaxspec.models.kept import kept_folder
 
 ROUNDS, TICKS = 5, 6  # medians of so many runs of so many passes
 PROMPT = 33  # tokens
 PROCESSORS = Path("/proc/cpuinfo")  # where Linux says which they are
 
 _unwritten: dict[Path, list[float]] = {}  # measurements of this process that the folder could not take
-
-
-def cache_folder() -> Path:
-    """Where measurements are kept: `JAXSPEC_CACHE`, or `~/.cache/jaxspec`."""
-    try:
-        return Path(os.environ.get("JAXSPEC_CACHE") or Path.home() / ".cache" / "jaxspec")
-    except RuntimeError:  # a user without a home
-        return Path(tempfile.gettempdir()) / "jaxspec"
 
 
 def with_costs(job: Job, *, fresh: bool = False) -> Job:
@@ -52,7 +44,7 @@ def with_costs(job: Job, *, fresh: bool = False) -> Job:
     """
     if len(job.program.drafter.widths) == 1:
         return job
-    path = cache_folder() / "costs" / f"{_key(job)}.json"
+    path = kept_folder() / "costs" / f"{_key(job)}.json"
     seconds = None if fresh else _read(path, len(job.program.drafter.widths))
     if seconds is None:
         seconds = measure(job)

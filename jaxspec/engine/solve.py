@@ -78,10 +78,11 @@ def solve(
     """Solves every problem, the draft and the target writing steps as `policy` has it.
 
     A sample's text depends on its problem, the seed and the settings alone, not on lanes or neighbours, except by
-    what a calibrator learns from all of them. The target draws as it does in `generate`, and so does a draft whose
-    steps all stay. A draft whose steps may be replaced draws each with noise of its own, so that what replaces one
-    does not depend on it; so does the target where its own steps may be discarded. Where draft and target live on
-    devices of their own, they work at the same time, and a scoring model works with the draft.
+    what a calibrator learns from all of them, and by which steps find a place with the target where `overflow` is
+    `accept`. The target draws as it does in `generate`, and so does a draft whose steps all stay. A draft whose steps
+    may be replaced draws each with noise of its own, so that what replaces one does not depend on it; so does the
+    target where its own steps may be discarded. Where draft and target live on devices of their own, they work at
+    the same time, and a scoring model works with the draft.
 
     Args:
       draft, target: models of one vocabulary.
@@ -125,6 +126,8 @@ def solve(
         raise ValueError(f"slice_ticks={slice_ticks} is below 1; leave it out to run without looks at the device")
     if isinstance(problems, str):
         raise ValueError(f"problems={problems[:40]!r} is one text; pass a list of texts")
+    if isinstance(stop, str):
+        raise ValueError(f"stop={stop!r} is one string; pass a list of strings")
     if calibrator is not None and policy.calibrator is None:
         raise ValueError(f"policy {policy.name!r} has no calibrator to go on from a state; leave calibrator= out")
     sampling.validate(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=1.0, seed=seed)
@@ -140,8 +143,8 @@ def solve(
         target_segmentation=target_segmentation,
         drafter=drafter,
         target_drafter=target_drafter,
-        stop=tuple(stop),
-        stop_ids=tuple(stop_ids),
+        stop=tuple(stop or ()),
+        stop_ids=tuple(stop_ids or ()),
         ignore_eos=ignore_eos,
         max_steps=max_steps,
         max_turns=max_turns,
@@ -222,6 +225,9 @@ def _serve(
     owner = np.full((job.rows,), -1)
     done = {i: _nothing_said(i // samples, i % samples) for i, r in enumerate(requests) if r.max_new_tokens == 0}
     wanted = np.array([index for index in range(len(requests)) if index not in done], int)
+    if not len(wanted):
+        progress(len(done), len(requests))
+        watch(jax.device_get(engine.view(state).usage))
     submitted, cohort = 0, job.program.cohort
     while len(done) < len(requests):
         free = np.flatnonzero(owner < 0)[: len(wanted) - submitted]

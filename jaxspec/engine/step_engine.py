@@ -173,7 +173,7 @@ def engine_of(job: StepJob, exchange_ticks: int = 1) -> Engine:
     _check_scorer_lives_with(job, "the draft")
     if job.program.lockstep:
         raise ValueError(
-            f"policy {job.program.policy.name!r} moves all lanes in lockstep, which leaves nothing to do at the same "
+            f"policy {job.program.policy.name!r} moves lanes in lockstep, which leaves little to do at the same "
             "time; place draft and target on the same devices"
         )
     here, there = place_of(job.draft), place_of(job.target)

@@ -224,10 +224,10 @@ def arbitrage(
 
 
 def _refuse_options(context: typer.Context) -> None:
-    """Options before the name of a subcommand are `demo`'s own, and the subcommand never sees them."""
+    """Options before the name of a subcommand are `demo`'s own, and the subcommand never sees them, but for --debug."""
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
-        if source is not None and source.name == "COMMANDLINE":
+        if parameter.name != "debug" and source is not None and source.name == "COMMANDLINE":
             option, name = max(parameter.opts, key=len), context.invoked_subcommand
             raise ValueError(
                 f"{option} stands before {name}, which does not see it; put it behind: demo {name} {option}"

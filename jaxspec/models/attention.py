@@ -68,12 +68,12 @@ def block_attention(
       window: a query sees keys fewer than `window` positions back; None sees all.
       chunk: slots read at a time; None reads all S at once, which suits accelerators.
     """
-    merged, values = _merge_groups(queries, keys.shape[1]), _numbers(values)
+    merged, broken, values = _merge_groups(queries, keys.shape[1]), _broken(values), _numbers(values)
     running = _over_block(merged, keys, values, visibility, window)
     running = _over_prefix(
         running, merged, cached_keys, cached_values, visibility, visibility.length[:, None], window, chunk
     )
-    return (running.total / running.mass).reshape(queries.shape)
+    return jnp.where(broken, jnp.nan, (running.total / running.mass).reshape(queries.shape))
 
 
 def slot_attention(
@@ -96,7 +96,8 @@ def slot_attention(
     lane = visibility.lane
     if lane.ndim == 0:
         lane += jnp.arange(rows, dtype=jnp.int32)
-    count, values = jnp.full((rows,), keys.shape[2], jnp.int32), _numbers(values)
+    count, broken = jnp.full((rows,), keys.shape[2], jnp.int32), _broken(values)
+    values = _numbers(values)
     cached_keys = write(cached_keys, keys, lane, visibility.length, count)
     cached_values = write(cached_values, values, lane, visibility.length, count)
     merged = _merge_groups(queries, keys.shape[1])
@@ -107,12 +108,17 @@ def slot_attention(
     )
     end = visibility.length[:, None] + visibility.depth + 1  # a node sees itself
     running = _over_prefix(nothing, merged, cached_keys, cached_values, visibility, end, window, chunk)
-    return (running.total / running.mass).reshape(queries.shape)
+    return jnp.where(broken, jnp.nan, (running.total / running.mass).reshape(queries.shape))
 
 
 def _numbers(values: jax.Array) -> jax.Array:
-    """0 for what is no number, which would reach nodes that do not see it as 0 * NaN; its own logits still show it."""
+    """0 for what is no number, which would reach nodes that do not see it as 0 * NaN."""
     return jnp.where(jnp.isfinite(values), values, 0)
+
+
+def _broken(values: jax.Array) -> jax.Array:
+    """(b, 1, N, 1) bool nodes whose values are no numbers: their own output must not be any either."""
+    return ~jnp.all(jnp.isfinite(values), axis=(1, 3))[:, None, :, None]
 
 
 def _over_block(merged, keys, values, visibility: Visibility, window: int | None) -> Running:

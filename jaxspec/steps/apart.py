@@ -200,7 +200,10 @@ def merge(
     state = state._replace(
         problems=choose(away.rows, theirs.problems, state.problems),
         lanes=choose(away.lanes, theirs.lanes, state.lanes),
-        draft=state.draft._replace(cache=length(theirs.draft_length, state.draft.cache)),
+        draft=Writer(
+            length(theirs.draft_length, state.draft.cache),
+            rewind(program.draft.drafter, state.draft.drafter, theirs.draft_length + 1, away.lanes),
+        ),
         target=state.target._replace(cache=length(theirs.target_length, state.target.cache)),
         calibrator=theirs.calibrator if target_decides(program) else state.calibrator,
         usage=usage,

@@ -13,6 +13,7 @@ from jaxspec import drafters
 from jaxspec.engine import cost
 from jaxspec.engine.job import Job, build_job
 from jaxspec.engine.request import Request
+from jaxspec.models import kept
 
 DRAFTER = drafters.mix(drafters.context_ngram(width=4), drafters.suffix(width=4), budget=8, widths=(0, 8))
 REQUESTS = [Request((1, 2), 9)]
@@ -53,7 +54,7 @@ def test_a_user_without_a_home(tmp_path, monkeypatch, measured) -> None:
 
     monkeypatch.delenv("JAXSPEC_CACHE")
     monkeypatch.setattr(Path, "home", nobody)
-    monkeypatch.setattr(cost.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(kept.tempfile, "gettempdir", lambda: str(tmp_path))
     assert seconds_of(job_of()) == [0.5, 0.75]
     assert list(tmp_path.rglob("*.json"))
 

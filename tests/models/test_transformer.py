@@ -109,6 +109,18 @@ def test_a_token_without_numbers_spoils_none_that_do_not_see_it(by_slot: bool) -
     assert not jnp.isfinite(bad[2]).any()
 
 
+@pytest.mark.parametrize("by_slot", [False, True])
+def test_values_without_numbers_show_in_what_sees_them(by_slot: bool) -> None:
+    """Though queries and keys be sound, and nothing else seen."""
+    fn, params = build(PLAIN, by_slot=by_slot)
+    kernel = params["layer_0"]["attention"]["qkv"]["kernel"]
+    broken = jax.tree.map(lambda leaf: leaf, params)
+    broken["layer_0"]["attention"]["qkv"]["kernel"] = kernel.at[:, -1].set(jnp.nan)  # values come last
+    cache = kv_cache.init_cache(PLAIN, 1, SLOTS, jnp.float32)
+    logits = fn(broken, chain_block(jnp.asarray([[4, 7]])), cache).logits
+    assert not jnp.isfinite(logits).any()
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_by_slot_logits_are_bit_equal_for_any_split(name: str, dtype) -> None:

@@ -129,7 +129,7 @@ def test_nothing_is_compiled_again_and_nothing_moves_unasked() -> None:
     [
         ((0,), (1,), {"exchange_ticks": 0}, "exchange_ticks=0 is below 1"),
         ((0,), (0, 1), {}, "share 1 of their devices"),
-        ((0,), (1,), {"lockstep": True}, "moves all lanes in lockstep"),
+        ((0,), (1,), {"lockstep": True}, "moves lanes in lockstep"),
     ],
 )
 def test_device_sets_that_do_not_fit_are_refused(draft, target, settings: dict, said: str) -> None:

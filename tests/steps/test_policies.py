@@ -10,7 +10,7 @@ from conformal import compiled
 from toy_steps import SCORER
 
 from jaxspec import steps
-from jaxspec.conformal import adaptive_conformal, fixed
+from jaxspec.conformal import adaptive_conformal
 from jaxspec.steps import weights
 
 SCORE = jnp.array([0.1, 0.5, 0.9, jnp.nan], jnp.float32)
@@ -26,7 +26,7 @@ def decisions(policy: steps.Policy, uniform: float = 0.5) -> list[bool]:
 def test_numbers_of_any_kind_are_thresholds(number) -> None:
     assert decisions(steps.rsd(number)) == [one < float(number) or one != one for one in SCORE.tolist()]
     assert decisions(steps.arbitrage(number)) == [one < -float(number) or one != one for one in SCORE.tolist()]
-    assert steps.oracle(number).margin == float(number) and steps.random(number).calibrator == fixed(0.0)
+    assert steps.oracle(number).margin == float(number) and steps.random(number).calibrator.threshold == float(number)
     assert steps.a1(number).calibrator.reject_rate == float(number)
 
 
