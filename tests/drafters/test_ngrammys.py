@@ -48,7 +48,7 @@ def published(text: list[int], k: int, w: int, q: int) -> list[tuple[list[int], 
     return listed
 
 
-@pytest.mark.parametrize(("k", "w", "q"), [(1, 1, 1), (4, 3, 1), (5, 2, 2)])
+@pytest.mark.parametrize(("k", "w", "q"), [(4, 3, 1), (5, 2, 2), pytest.param(1, 1, 1, marks=pytest.mark.slow)])
 @given(text=TEXT)
 def test_rows_are_the_published_ones(k: int, w: int, q: int, text: list[int]) -> None:
     table = extended_bigram(jnp.asarray(BIGRAM[:, :k], jnp.int32), w)

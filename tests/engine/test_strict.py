@@ -33,8 +33,15 @@ def test_float32_ids_equal_plain_ids(lanes: int, temperature: float) -> None:
     assert drafted.statistics.tokens_per_call > 1.03  # or the test would compare plain with plain
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("temperature", [0.0, 0.6])
+@pytest.mark.parametrize(
+    ("temperature", "dtype"),
+    [
+        (0.6, "bfloat16"),
+        (0.0, "float32"),
+        pytest.param(0.0, "bfloat16", marks=pytest.mark.slow),
+        pytest.param(0.6, "float32", marks=pytest.mark.slow),
+    ],
+)
 def test_strict_ids_are_equal_in_any_type(dtype: str, temperature: float) -> None:
     lm, prompts = small_transformer(dtype), prompts_of(6)
     settings = dict(max_new_tokens=60, temperature=temperature, strict=True, lanes=2, cache=128)

@@ -159,7 +159,7 @@ def test_one_model_as_both_writes_what_it_writes_alone() -> None:
         assert mine == plain[: len(mine)]
 
 
-@pytest.mark.parametrize("rate", [0.0, 1.0])
+@pytest.mark.parametrize("rate", [1.0, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_the_limits_of_the_rate(rate: float) -> None:
     found = solve(steps.a1(rate, SAMPLES, TURNS, CHUNK), PROMPTS[:6])
     made = [step for solved in found.problems for step in decided(solved)]
