@@ -14,7 +14,8 @@ from typing import Any
 
 from jaxspec.engine.load import load_pair
 from jaxspec.evaluate import a1_demo, a1_plots
-from jaxspec.evaluate.a1_report import ALL_SYSTEMS, Run, Scaling, row_object, table_row
+from jaxspec.evaluate.a1_report import Run, row_object, table_row
+from jaxspec.evaluate.a1_systems import ALL_SYSTEMS, Scaling
 from jaxspec.evaluate.config import read_config
 from jaxspec.evaluate.report import write_report
 
@@ -27,6 +28,7 @@ class A1Benchmark:
     target: str
     counts: "tuple[Counts, ...]"
     lanes_a_sample: int
+    rounds: int
     slice_ticks: int
     scaling: Scaling
 
@@ -54,6 +56,7 @@ def measure(config: A1Benchmark) -> dict[int, dict[str, Run]]:
             each.questions,
             scaling,
             systems=ALL_SYSTEMS,
+            rounds=config.rounds,
             slice_ticks=config.slice_ticks,
             advance=print,
         )

@@ -69,6 +69,11 @@ class Solved:
         written_on = [step.escalated and step.author == "draft" for step in self.steps]
         return [step for step, behind in zip(self.steps, [False, *written_on], strict=False) if not behind]
 
+    @property
+    def decided(self) -> list[SolvedStep]:
+        """Those of `drafts` put to the decision; one that ended its text was not: it has no score and no escalation."""
+        return [step for step in self.drafts if step.escalated or step.score is not None]
+
 
 @dataclasses.dataclass(frozen=True)
 class StepStatistics:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from jaxspec.evaluate.a1_report import SYSTEMS, Run, Scaling, compare
+from jaxspec.evaluate.a1_report import Run, compare
+from jaxspec.evaluate.a1_systems import SYSTEMS, Scaling
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.tasks import arithmetic
 
@@ -28,15 +29,24 @@ def run(
     scaling: Scaling,
     *,
     systems: Sequence[str] = SYSTEMS,
+    rounds: int = 1,
     slice_ticks: int | None = None,
     advance: Callable[[str], None] = lambda system: None,
 ) -> dict[str, Run]:
     """All `systems` on freshly generated problems of `scaling.seed`.
 
     Raises:
-      ValueError: fewer than two questions, or settings that cannot be honoured.
+      ValueError: fewer than two questions or one round, or settings that cannot be honoured.
     """
     asked = arithmetic_questions(questions, scaling.seed)
     return compare(
-        draft, target, asked, stated_answer, scaling, systems=systems, slice_ticks=slice_ticks, advance=advance
+        draft,
+        target,
+        asked,
+        stated_answer,
+        scaling,
+        systems=systems,
+        rounds=rounds,
+        slice_ticks=slice_ticks,
+        advance=advance,
     )

@@ -1,66 +1,23 @@
 """Test-time scaling side by side: A1, its synchronous forerunner, the target alone and the draft alone, on one engine.
 
-A1 runs twice: as published, the target writes on behind an unlikely chunk, which stays in the text with whatever is
-wrong with it; as `a1_resample`, the target writes the chunk anew. A third time, if asked for, as `a1_released`, by the
-rule of the code published with it: a pass before the run writes the first chunk of as many samples, and chunks of all
-turns are ranked among those.
-
 Q questions, M samples of each.
 """
 
-import dataclasses
-import math
+import statistics
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
-from jaxspec.conformal import CoverageReport, StaticConformal, coverage_report, fixed, static_conformal
-from jaxspec.engine.solution import Solution, Solved, SolvedStep
-from jaxspec.engine.solve import solve
+from jaxspec.conformal import CoverageReport, coverage_report
+from jaxspec.engine.solution import Solution
+from jaxspec.evaluate.a1_systems import ALL_SYSTEMS, REFERENCE, SYSTEMS, Ran, Scaling, run_system
 from jaxspec.evaluate.intervals import Interval, clustered_proportion, paired_difference
 from jaxspec.models.language_model import LanguageModel
-from jaxspec.steps import aggregate, policies
-from jaxspec.steps.segmentation import Segmentation
+from jaxspec.steps import aggregate
 from jaxspec.steps.state import Usage
-from jaxspec.steps.types import Policy
 
-REFERENCE = "target_only"  # what accuracies are compared with
-SYSTEMS = ("a1", "a1_resample", "synchronous", "target_only", "draft_only")
-RELEASED = "a1_released"
-ALL_SYSTEMS = (*SYSTEMS, RELEASED)
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)  # of the rates of questions
-
-
-@dataclasses.dataclass(frozen=True)
-class Scaling:
-    """How all systems run.
-
-    Attributes:
-      reject_rate: share of draft chunks to hand over.
-      samples: M, of every question.
-      turns, chunk: draft chunks of a sample, and tokens of a chunk of either model.
-      max_new_tokens: of every sample.
-      temperature: of both models.
-      lanes: samples worked on at once.
-      target_lanes: of which the target writes for so many at once; `target_only` may use all lanes.
-      wave: share of the target's places that must be taken before it writes; see `solve`.
-      cache: tokens a sample may hold, prompt included.
-      seed: of all draws.
-    """
-
-    reject_rate: float = 0.4
-    samples: int = 16
-    turns: int = 15
-    chunk: int = 8
-    max_new_tokens: int = 120
-    temperature: float = 0.8
-    lanes: int = 32
-    target_lanes: int = 16
-    wave: float = 0.75
-    cache: int = 256
-    seed: int = 0
 
 
 class LaneAccount(NamedTuple):
@@ -102,8 +59,8 @@ class ScalingRow(NamedTuple):
         did; the rest, lanes were empty.
       draft, target: lane accounts of each model.
       most_with_target: lanes with the target at once.
-      seconds: wall time, compilation apart.
-      seconds_before: the part of it that a pass before the run took.
+      seconds: wall time, compilation apart; of several rounds the median.
+      seconds_before: what a pass before the run took of it, in the first round.
     """
 
     system: str
@@ -155,10 +112,11 @@ def compare(
     scaling: Scaling,
     *,
     systems: Sequence[str] = SYSTEMS,
+    rounds: int = 1,
     slice_ticks: int | None = None,
     advance: Callable[[str], None] = lambda system: None,
 ) -> dict[str, Run]:
-    """Runs the systems one after the other on the same questions and seeds, each compiled before its clock starts.
+    """Runs the systems in turn on the same questions and seeds, each compiled before its clock starts.
 
     Args:
       draft, target: models of one vocabulary.
@@ -167,14 +125,18 @@ def compare(
         It is asked of samples that came to their own end: what a limit cut off may have been about to say another.
       scaling: how they run.
       systems: names from `ALL_SYSTEMS`; differences need the target alone among them.
+      rounds: how often, for medians of wall time; whatever else is reported repeats.
       slice_ticks: rounds between looks at the accounting; None for none before the end.
       advance: called with every system's name as it is done.
 
     Raises:
-      ValueError: fewer than two questions, an unknown system, or settings `solve` refuses.
+      ValueError: fewer than two questions or one round, an unknown system, or settings `solve` refuses.
+      RuntimeError: a system wrote other texts in a later round.
     """
     if len(questions) < 2:
         raise ValueError(f"{len(questions)} questions say nothing of how questions differ; give at least 2")
+    if rounds < 1:
+        raise ValueError(f"rounds={rounds}; give at least 1")
     unknown = [system for system in systems if system not in ALL_SYSTEMS]
     if unknown:
         raise ValueError(f"system {unknown[0]!r} is unknown; choose from {', '.join(ALL_SYSTEMS)}")
@@ -184,90 +146,22 @@ def compare(
             f"ranks together; take {-(-scaling.lanes // scaling.samples) * scaling.samples} lanes"
         )
     prompts, truths = [prompt for prompt, _ in questions], [truth for _, truth in questions]
-    done: dict[str, _Done] = {}
-    for system in systems:
-        done[system] = _run(draft, target, system, prompts, scaling, slice_ticks)
-        advance(system)
+    done: dict[str, Ran] = {}
+    seconds: dict[str, list[float]] = {system: [] for system in systems}
+    for _ in range(rounds):
+        for system in systems:
+            ran = run_system(draft, target, system, prompts, scaling, slice_ticks)
+            if ran.solution.ids != done.setdefault(system, ran).solution.ids:
+                raise RuntimeError(f"system {system!r} wrote other texts in a later round of the same seed")
+            seconds[system].append(ran.seconds)
+            advance(system)
     marked = {system: _mark(each.solution, truths, answer_of) for system, each in done.items()}
     runs = {}
     for system, each in done.items():
         against = marked.get(REFERENCE) if system != REFERENCE else None
-        row = _row(system, each, marked[system], against, scaling)
+        row = _row(system, each, marked[system], against, scaling, statistics.median(seconds[system]))
         runs[system] = Run(row, each.solution, each.usages)
     return runs
-
-
-def policy_of(system: str, scaling: Scaling, questions: int) -> Policy:
-    """The policy of a name in `ALL_SYSTEMS`, for so many questions."""
-    if system == RELEASED:
-        rule = static_conformal(scaling.reject_rate, side="released", size=questions * scaling.samples)
-        return policies.a1(
-            scaling.reject_rate, scaling.samples, scaling.turns, scaling.chunk, calibrator=rule, groups="none"
-        )
-    if system in ("a1", "a1_resample"):
-        resample = system == "a1_resample"
-        return policies.a1(scaling.reject_rate, scaling.samples, scaling.turns, scaling.chunk, resample=resample)
-    if system == "synchronous":
-        return policies.synchronous(scaling.reject_rate)
-    return policies.target_only() if system == "target_only" else policies.draft_only()
-
-
-class _Done(NamedTuple):
-    """A run, its accounting after every slice, and the pass before it, if it took one."""
-
-    solution: Solution
-    usages: list[Usage]
-    before: Solution | None
-
-
-def _run(
-    draft: LanguageModel,
-    target: LanguageModel,
-    system: str,
-    prompts: Sequence[str],
-    scaling: Scaling,
-    slice_ticks: int | None,
-) -> _Done:
-    usages: list[Usage] = []
-    policy = policy_of(system, scaling, len(prompts))
-    settings: dict[str, Any] = dict(
-        samples=scaling.samples,
-        segmentation=Segmentation.chunks(scaling.chunk),
-        max_turns=scaling.turns if policy.first == "draft" else None,
-        temperature=scaling.temperature,
-        seed=scaling.seed,
-        lanes=scaling.lanes,
-        target_lanes=scaling.lanes if system == "target_only" else scaling.target_lanes,
-        wave=scaling.wave,
-        cache=scaling.cache,
-    )
-    limit, before = scaling.max_new_tokens, None
-    if system == RELEASED:
-        before = _first_chunks(draft, target, prompts, limit, settings)
-        settings["calibrator"] = _ranked_among(policy, before)
-    solve(draft, target, policy, prompts[:1], max_new_tokens=1, **settings)
-    solution = solve(
-        draft, target, policy, prompts, max_new_tokens=limit, slice_ticks=slice_ticks, watch=usages.append, **settings
-    )
-    return _Done(solution, usages, before)
-
-
-def _first_chunks(
-    draft: LanguageModel, target: LanguageModel, prompts: Sequence[str], limit: int, settings: dict[str, Any]
-) -> Solution:
-    """Every sample's first chunk, scored and kept, with draws that are not those of the run."""
-    chunk = settings["segmentation"].max_step_tokens
-    policy = policies.a1(samples=settings["samples"], turns=1, chunk=chunk, calibrator=fixed(-math.inf), groups="none")
-    settings = settings | {"max_turns": 1, "seed": settings["seed"] + 1}
-    solve(draft, target, policy, prompts[:1], max_new_tokens=1, **settings)
-    return solve(draft, target, policy, prompts, max_new_tokens=limit, **settings)
-
-
-def _ranked_among(policy: Policy, before: Solution) -> Any:
-    """The state of the policy's static calibrator with the scores of a pass."""
-    scores = [step.score for solved in before.problems for step in _decided(solved) if step.score is not None]
-    assert isinstance(policy.calibrator, StaticConformal)
-    return policy.calibrator.calibrate(jnp.array(scores, jnp.float32), jnp.zeros(len(scores), jnp.int32))
 
 
 class _Marks(NamedTuple):
@@ -296,7 +190,7 @@ def coverage_of(solution: Solution, reject_rate: float) -> CoverageReport | None
 
     Samples do not say when each of their steps was decided on, so there are no rates of stretches of time.
     """
-    made = [(step.escalated, step.turn, solved.question) for solved in solution.problems for step in _decided(solved)]
+    made = [(step.escalated, step.turn, solved.question) for solved in solution.problems for step in solved.decided]
     if not made:
         return None
     escalated, turn, question = zip(*made, strict=True)
@@ -307,14 +201,9 @@ def rates_by_question(solution: Solution) -> tuple[float, ...]:
     """Realised rate of every question with a decision, in order."""
     made: dict[int, list[bool]] = {}
     for solved in solution.problems:
-        for step in _decided(solved):
+        for step in solved.decided:
             made.setdefault(solved.question, []).append(step.escalated)
     return tuple(sum(escalated) / len(escalated) for escalated in made.values())
-
-
-def _decided(solved: Solved) -> list[SolvedStep]:
-    """Steps put to the decision; one that ended its text was not, and has neither a score nor an escalation."""
-    return [step for step in solved.drafts if step.escalated or step.score is not None]
 
 
 def accounts_of(usage: Usage, lanes: int, target_lanes: int) -> tuple[LaneAccount, LaneAccount]:
@@ -330,15 +219,14 @@ def accounts_of(usage: Usage, lanes: int, target_lanes: int) -> tuple[LaneAccoun
     )
 
 
-def _row(system: str, done: _Done, marks: _Marks, reference: _Marks | None, scaling: Scaling) -> ScalingRow:
-    solution, before = done.solution, done.before
+def _row(
+    system: str, ran: Ran, marks: _Marks, reference: _Marks | None, scaling: Scaling, seconds: float
+) -> ScalingRow:
+    solution, totals = ran.solution, ran.solution.statistics
     questions, samples = marks.correct.shape
     cluster = np.repeat(np.arange(questions), samples)
     places = scaling.lanes if system == "target_only" else scaling.target_lanes
-    draft, target = accounts_of(done.usages[-1], scaling.lanes, places)
-    statistics = solution.statistics
-    passes = [solution] if before is None else [before, solution]
-    seconds_before = 0.0 if before is None else before.seconds
+    draft, target = accounts_of(ran.usages[-1], scaling.lanes, places)
     mean_difference = majority_difference = None
     if reference is not None:
         mean_difference = paired_difference(reference.correct.ravel(), marks.correct.ravel(), cluster)
@@ -354,18 +242,18 @@ def _row(system: str, done: _Done, marks: _Marks, reference: _Marks | None, scal
         pass_at={k: float(aggregate.pass_at_k(marks.correct, k).mean()) for k in _powers(samples)},
         mean_difference=mean_difference,
         majority_difference=majority_difference,
-        target_tokens=sum(each.statistics.target_tokens for each in passes),
-        draft_tokens=sum(each.statistics.draft_tokens for each in passes),
-        target_read=sum(solved.work["target_reads"] for each in passes for solved in each.problems),
-        tokens=statistics.tokens,
-        ticks=statistics.ticks,
-        busy=statistics.busy_share,
-        waiting=statistics.waiting_share,
+        target_tokens=sum(each.statistics.target_tokens for each in ran.passes),
+        draft_tokens=sum(each.statistics.draft_tokens for each in ran.passes),
+        target_read=sum(solved.work["target_reads"] for each in ran.passes for solved in each.problems),
+        tokens=totals.tokens,
+        ticks=totals.ticks,
+        busy=totals.busy_share,
+        waiting=totals.waiting_share,
         draft=draft,
         target=target,
-        most_with_target=statistics.most_with_target,
-        seconds=solution.seconds + seconds_before,
-        seconds_before=seconds_before,
+        most_with_target=totals.most_with_target,
+        seconds=seconds,
+        seconds_before=0.0 if ran.before is None else ran.before.seconds,
     )
 
 

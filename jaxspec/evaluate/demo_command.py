@@ -16,7 +16,8 @@ from jaxspec.drafters.spec import parse_drafter
 from jaxspec.engine.load import load_pair
 from jaxspec.evaluate import a1_demo, a1_plots, arbitrage_demo, demo_report, jacobi_demo
 from jaxspec.evaluate import demo as demonstration
-from jaxspec.evaluate.a1_report import SYSTEMS, Scaling, row_object, table_row
+from jaxspec.evaluate.a1_report import row_object, table_row
+from jaxspec.evaluate.a1_systems import SYSTEMS, Scaling
 from jaxspec.evaluate.report import markdown_table
 from jaxspec.evaluate.terminal import progress_bar
 from jaxspec.tasks.demo_prompts import PROMPTS

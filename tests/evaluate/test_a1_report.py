@@ -11,7 +11,8 @@ from toy_model import toy_model
 
 from jaxspec.evaluate import a1_plots, a1_report
 from jaxspec.evaluate.a1_demo import arithmetic_questions, stated_answer
-from jaxspec.evaluate.a1_report import RELEASED, SYSTEMS, Scaling, compare, policy_of, row_object, table_row
+from jaxspec.evaluate.a1_report import compare, row_object, table_row
+from jaxspec.evaluate.a1_systems import RELEASED, SYSTEMS, Ran, Scaling, policy_of
 from jaxspec.tasks import arithmetic
 
 SCALING = Scaling(
@@ -50,6 +51,33 @@ def test_rows_follow_from_the_samples(runs) -> None:
         assert ticks[-1] == row.ticks and len(ticks) > 5
         assert np.average(busy, weights=np.diff([0, *ticks])) == pytest.approx(row.busy)
     assert runs["draft_only"].row.target_tokens == runs["target_only"].row.draft_tokens == 0
+
+
+def test_wall_time_is_the_median_of_rounds_that_say_the_same(runs, monkeypatch) -> None:
+    times = {"target_only": iter([3.0, 9.0, 5.0]), "draft_only": iter([2.0, 1.0, 4.0])}
+    order = []
+
+    def again(draft, target, system, prompts, scaling, slice_ticks):
+        order.append(system)
+        _, solution, usages = runs[system]
+        return Ran(dataclasses.replace(solution, seconds=next(times[system])), usages, None)
+
+    monkeypatch.setattr(a1_report, "run_system", again)
+    questions, lm = [(prompt, "c") for prompt in PROMPTS], toy_model(1)
+    found = compare(lm, lm, questions, answer_of, SCALING, systems=list(times), rounds=3)
+    assert order == ["target_only", "draft_only"] * 3
+    assert {system: run.row.seconds for system, run in found.items()} == {"target_only": 5.0, "draft_only": 2.0}
+    assert found["draft_only"].row._replace(seconds=0.0) == runs["draft_only"].row._replace(seconds=0.0)
+
+    def changes(draft, target, system, prompts, scaling, slice_ticks):
+        order.append(system)
+        _, solution, usages = runs["a1" if len(order) % 2 else "target_only"]
+        return Ran(solution, usages, None)
+
+    order.clear()
+    monkeypatch.setattr(a1_report, "run_system", changes)
+    with pytest.raises(RuntimeError, match="'a1' wrote other texts in a later round"):
+        compare(lm, lm, questions, answer_of, SCALING, systems=["a1"], rounds=2)
 
 
 def test_what_a_limit_cut_off_states_no_answer(runs) -> None:
@@ -157,6 +185,8 @@ def test_bad_comparisons_are_refused() -> None:
     lm = toy_model(1)
     with pytest.raises(ValueError, match="1 questions say nothing"):
         compare(lm, lm, [("a", "b")], answer_of, SCALING)
+    with pytest.raises(ValueError, match="rounds=0"):
+        compare(lm, lm, [("a", "b")] * 2, answer_of, SCALING, rounds=0)
     with pytest.raises(ValueError, match="system 'best' is unknown"):
         compare(lm, lm, [("a", "b")] * 2, answer_of, SCALING, systems=["best"])
     with pytest.raises(ValueError, match="lanes=6 do not divide"):
