@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -323,6 +324,29 @@ def test_a_drafted_draft_takes_fewer_passes() -> None:
     assert found.drafting.step == 2 and found.done.tolist() == [8]
     assert found.drafting.cache.length.tolist() == [21 + 8 - 1]
     np.testing.assert_allclose(found.drafting.gain[0, :, 0], 0.5 ** np.arange(1, 9))
+
+
+@pytest.mark.parametrize("length", [4, "auto"])
+def test_only_the_first_block_of_a_draft_has_two_tokens(length: int | str, monkeypatch) -> None:
+    """It may lack the last token of a draft that was accepted whole; later blocks lack one, and cost what they read."""
+    read = []
+
+    def noted(self, params, block, cache, *, with_logits=True):
+        read.append(block.ids.shape[1])
+        return call(self, params, block, cache, with_logits=with_logits)
+
+    call = type(TARGET.model).__call__
+    drafter = draft_model(close_relative(), length).bind(
+        Binding(7, SamplingFlags(), Drawing.BEST, prefill_width=64, alone=True)
+    )
+    nine, seed, live = jnp.full((1,), 9), jnp.zeros((1,), jnp.uint32), jnp.ones((1,), bool)
+    context = Context(jnp.zeros((1, 128), jnp.int32), nine, nine, seed, live, plain_sampling(1))
+    context = context._replace(banned=jnp.zeros((7,), bool), step_seconds=jnp.ones((len(drafter.widths),)))
+    weights = DraftModelParams(TARGET.params, None)
+    state = drafter.init(weights, context)
+    monkeypatch.setattr(type(TARGET.model), "__call__", noted)
+    jax.eval_shape(drafter.propose, weights, state, context)
+    assert sorted(set(read)) == [1, 2] and read[0] == 2
 
 
 def test_equal_models_share_a_program_and_weights_are_data() -> None:

@@ -16,7 +16,7 @@ from jaxspec.decode.types import Context, Draft, Verdict
 from jaxspec.drafters.draft_model.confidence import CLASSES, first_rates, learned_rates, rate_ahead, row_came_true
 from jaxspec.drafters.draft_model.length import longer_pays
 from jaxspec.drafters.draft_model.levels import Drafting, LevelRules, as_draft, next_level, nothing_drafted
-from jaxspec.drafters.draft_model.reading import DraftModelParams, read_text
+from jaxspec.drafters.draft_model.reading import BLOCK, DraftModelParams, read_text
 from jaxspec.drafters.draft_model.rounds import Inner, draft_in_rounds
 from jaxspec.drafters.rates import Rates
 from jaxspec.drafters.vocabulary import translate
@@ -174,17 +174,21 @@ class DraftModel:
             return as_draft(drafting), self._remember(state, drafting)
         drafting = nothing_drafted(drawing, cache, context, ahead, binding.vocabulary)
 
-        def advance(drafting: Drafting) -> Drafting:
-            return next_level(rules, params, rate, context, drafting)
+        def first(drafting: Drafting) -> Drafting:
+            return next_level(rules, params, rate, context, drafting, width=BLOCK)
+
+        def another(drafting: Drafting) -> Drafting:
+            return next_level(rules, params, rate, context, drafting, width=1)
 
         def goes_on(drafting: Drafting) -> jax.Array:
             unfinished = (drafting.step < self.depth) & jnp.any(drafting.going)
             return unfinished & longer_pays(self.widths, drawing, ahead, context, drafting) if chooses else unfinished
 
         if len(self.lengths) == 1 and self.stop_below == 0:
-            drafting = jax.lax.fori_loop(0, self.depth, lambda _, drafting: advance(drafting), drafting)
+            drafting = jax.lax.fori_loop(1, self.depth, lambda _, drafting: another(drafting), first(drafting))
         else:
-            drafting = jax.lax.while_loop(goes_on, advance, drafting)
+            drafting = jax.lax.while_loop(lambda begun: (begun.step == 0) & goes_on(begun), first, drafting)
+            drafting = jax.lax.while_loop(goes_on, another, drafting)
         return as_draft(drafting), self._remember(state, drafting)
 
     def _remember(self, state: DraftModelState, drafting: Drafting) -> DraftModelState:

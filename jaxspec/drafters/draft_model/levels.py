@@ -14,7 +14,7 @@ from jaxspec.decode.sampling import SamplingFlags
 from jaxspec.decode.types import Context, Draft
 from jaxspec.drafters.draft_model.choice import choose_tokens, process
 from jaxspec.drafters.draft_model.confidence import class_of
-from jaxspec.drafters.draft_model.reading import BLOCK, DraftModelParams, translated
+from jaxspec.drafters.draft_model.reading import DraftModelParams, translated
 from jaxspec.models import cache as kv_cache
 from jaxspec.models.model_fn import ModelFn, chain_block
 
@@ -93,14 +93,22 @@ def nothing_drafted(
 
 
 def next_level(
-    rules: LevelRules, params: DraftModelParams, rate: jax.Array, context: Context, drafting: Drafting
+    rules: LevelRules, params: DraftModelParams, rate: jax.Array, context: Context, drafting: Drafting, width: int
 ) -> Drafting:
-    """One more level of every lane that is going; `rate` (R, E) is how often each class is accepted."""
+    """One more level of every lane that is going.
+
+    Args:
+      rules, params: static facts, and the draft model.
+      rate: (R, E) how often each class is accepted.
+      context: the texts.
+      drafting: so far.
+      width: tokens read, at least as many as any lane that is going lacks: `BLOCK` at the first level, 1 at others.
+    """
     step, cache, text = drafting.step, drafting.cache, drafting.text
     lane = jnp.arange(text.shape[0])
     end = context.length + step  # where the token to propose will stand
-    unread = jnp.clip(end - cache.length, 1, BLOCK)
-    place = jnp.minimum(cache.length[:, None] + jnp.arange(BLOCK, dtype=jnp.int32), text.shape[1] - 1)
+    unread = jnp.clip(end - cache.length, 1, width)
+    place = jnp.minimum(cache.length[:, None] + jnp.arange(width, dtype=jnp.int32), text.shape[1] - 1)
     ids = translated(params.translation, jnp.take_along_axis(text, place, axis=1))
     output = rules.model(params.weights, chain_block(ids), cache)
     assert output.logits is not None

@@ -1,8 +1,8 @@
 """What a draft model reads of the committed text.
 
 Its cache holds a prefix of the text. Tokens that were drafted and committed stay in it, and the rest is rolled back
-by its length. After a draft that was accepted whole, the last drafted token was never read: every block of the
-draft model therefore has two tokens, of which the first step may need both.
+by its length. After a draft that was accepted whole, the last drafted token was never read, so that the first block of
+a draft has two tokens, of which it may need both. Those that follow have one.
 
 B lanes, L tokens, V vocabulary of the target.
 """
@@ -18,7 +18,7 @@ from jaxspec.drafters.vocabulary import Translation
 from jaxspec.models import cache as kv_cache
 from jaxspec.models.model_fn import ModelFn, Params
 
-BLOCK = 2  # tokens read at a step
+BLOCK = 2  # tokens of the first block
 
 
 class DraftModelParams(NamedTuple):
