@@ -63,14 +63,14 @@ def measure(job: Job) -> list[float]:
     runs: list[list[float]] = [[] for _ in widths]
     for round_index in range(ROUNDS + 1):  # the first compiles
         for index in range(len(widths)):
-            seconds = _time_one(job, index)
+            seconds = seconds_a_pass(job, index)
             if round_index:
                 runs[index].append(seconds)
     return [statistics.median(times) for times in runs]
 
 
-def _time_one(job: Job, index: int) -> float:
-    """Seconds a pass when only width `index` looks worth taking."""
+def seconds_a_pass(job: Job, index: int) -> float:
+    """Seconds a pass when only width `index` of the drafter looks worth taking, all lanes busy; compiles at first."""
     slots = job.shape.slots
     ids = np.random.default_rng(0).integers(0, job.lm.config.vocabulary, min(PROMPT, slots // 2))
     request = Request(tuple(int(i) for i in ids), slots)

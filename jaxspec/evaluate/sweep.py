@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from jaxspec.decode.types import Drafter
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.drafters.ngrammys import ngrammys
+from jaxspec.evaluate.pricing import CostTable, seconds_of
 from jaxspec.evaluate.recording import Recording
 from jaxspec.evaluate.replay import replay
 from jaxspec.evaluate.report import markdown_table, write_report
-from jaxspec.evaluate.tune import CostTable, seconds_of
 from jaxspec.models.language_model import LanguageModel
 
 PAPER_K = (1, 5, 10, 15, 20)
@@ -60,8 +60,8 @@ def sweep(
       widths: w.
       build: gives the drafter of k rows of w tokens.
       lanes: None for every prompt on its own, else all of them as one job, see `jaxspec.evaluate.replay`.
-      costs: of passes, up to the widest block and for as many lanes, from `measure_costs`; with them speed is
-        predicted too.
+      costs: of passes, up to the widest block and for as many lanes, see `pricing`; with them speed is predicted
+        too.
       progress: called with points done and points in all.
 
     Raises:

@@ -1,9 +1,12 @@
 """Interleaved timing: every variant once a round, so that a busy machine slows all of them alike."""
 
+import functools
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from typing import NamedTuple, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Timing(NamedTuple):
@@ -28,14 +31,25 @@ def interleaved(variants: Mapping[str, Callable[[], None]], *, rounds: int) -> d
     """
     if rounds < 5:
         raise ValueError(f"rounds={rounds} is below 5, too few for a median")
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    clocks = {name: functools.partial(_seconds_of, run) for name, run in variants.items()}
+    return {name: _summary(times) for name, times in in_turns(clocks, rounds=rounds).items()}
+
+
+def in_turns(clocks: Mapping[Key, Callable[[], float]], *, rounds: int) -> dict[Key, list[float]]:
+    """What each of `clocks` reads in each of `rounds`, after one round that is not counted."""
+    readings: dict[Key, list[float]] = {name: [] for name in clocks}
     for round_index in range(rounds + 1):
-        for name, run in variants.items():
-            begun = time.perf_counter()
-            run()
+        for name, clock in clocks.items():
+            reading = clock()
             if round_index:
-                seconds[name].append(time.perf_counter() - begun)
-    return {name: _summary(times) for name, times in seconds.items()}
+                readings[name].append(reading)
+    return readings
+
+
+def _seconds_of(run: Callable[[], None]) -> float:
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
 
 
 def _summary(times: list[float]) -> Timing:

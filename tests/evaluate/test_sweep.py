@@ -13,10 +13,10 @@ from toy_model import toy_model
 
 import jaxspec
 from jaxspec import drafters
+from jaxspec.evaluate.pricing import CostTable
 from jaxspec.evaluate.recording import Recording, record
 from jaxspec.evaluate.replay import replay
 from jaxspec.evaluate.sweep import PAPER_K, PAPER_W, SweepRow, sweep, table, write_sweep
-from jaxspec.evaluate.tune import CostTable
 
 
 @pytest.fixture(scope="module")

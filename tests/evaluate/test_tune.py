@@ -10,9 +10,9 @@ import jaxspec
 from jaxspec import drafters
 from jaxspec.evaluate import tune as tuning
 from jaxspec.evaluate import tune_command
+from jaxspec.evaluate.pricing import CostTable, Prices
 from jaxspec.evaluate.recording import Recording, record
-from jaxspec.evaluate.replay import Replay, replay
-from jaxspec.evaluate.tune import CostTable, TuneRow, choose, measure_costs, seconds_of, tune
+from jaxspec.evaluate.tune import TuneRow, choose, tune
 
 NAMES = ("suffix:width=4", "context_ngram:width=3", "token_recycling:nodes=8,branches=4,start=empty")
 CHEAP = CostTable((0, 4, 64), (1.0, 1.0, 1.0))
@@ -30,28 +30,16 @@ def scripted(monkeypatch: pytest.MonkeyPatch):
     """Sets what passes and drafting cost; nothing is timed."""
 
     def script(costs: CostTable, drafting: float | dict[int, float] = 0.0) -> None:
-        def by_width(lm, recording, drafter) -> dict[int, float]:
-            return drafting if isinstance(drafting, dict) else dict.fromkeys(drafter.widths, drafting)
+        def prices(lm, recording, named, lanes, progress) -> Prices:
+            by_width = {
+                name: drafting if isinstance(drafting, dict) else dict.fromkeys(drafter.widths, drafting)
+                for name, drafter in named.items()
+            }
+            return Prices(dict.fromkeys({0} | {drafter.top for drafter in named.values()}, costs), by_width)
 
-        monkeypatch.setattr(tuning, "measure_costs", lambda *arguments: costs)
-        monkeypatch.setattr(tuning, "drafting_seconds", by_width)
+        monkeypatch.setattr(tuning, "measure_prices", prices)
 
     return script
-
-
-def test_costs_between_widths_lie_on_a_line() -> None:
-    table = CostTable((0, 4, 8), (1.0, 2.0, 6.0))
-    assert [table.at(nodes) for nodes in (0, 1, 4, 6, 8)] == [1.0, 1.25, 2.0, 4.0, 6.0]
-    with pytest.raises(ValueError, match="9 draft nodes is wider than the widest measured, 8"):
-        table.at(9)
-
-
-def test_seconds_are_passes_at_their_cost(kept: Recording) -> None:
-    statistics = replay(kept, drafters.autoregressive()).statistics
-    passes = Replay(statistics, {0: 3, 4: 2}, True, 0.0)
-    costs = CostTable((0, 4), (1.0, 5.0))
-    assert seconds_of(passes, costs) == 3 * 1.0 + 2 * 5.0
-    assert seconds_of(passes, costs, {0: 0.5, 4: 2.0}) == 3 * 1.5 + 2 * 7.0
 
 
 def test_where_width_is_free_prediction_is_tokens_per_call(kept: Recording, scripted) -> None:
@@ -94,29 +82,6 @@ def test_a_choice_goes_by_measurement_where_there_is_any() -> None:
     assert choose([fast, slow]) == "fast"
     assert choose([fast._replace(measured=1.2), slow._replace(measured=1.4)]) == "slow"
     assert choose([fast._replace(measured=0.9), slow]) == "plain"
-
-
-def test_measured_costs_and_drafting_are_times(kept: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning.cost, "ROUNDS", 1)
-    monkeypatch.setattr(tuning, "ROUNDS", 1)
-    table = measure_costs(toy_model(0), kept, 5, top=2)
-    assert table.nodes == (0, 1, 3, 5) and min(table.seconds) > 0
-    drafting = tuning.drafting_seconds(toy_model(0), kept, drafters.suffix(width=4))
-    assert set(drafting) == {4} and 0 <= drafting[4] < 1
-
-
-def test_drafting_is_timed_at_every_width_without_what_reads_prompts(kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = replay(kept, drafters.autoregressive()).statistics
-
-    def scripted_replay(text, drafter, lm, step_seconds):
-        assert text.texts == 1
-        width = drafter.widths[int(np.argmin(step_seconds))]
-        passes = int((text.end - text.prompt_length).sum())
-        blank = isinstance(drafter, tuning.Blank)
-        return Replay(nothing, {width: passes}, True, passes * 2.0 if blank else 100.0 + passes * (2.0 + 0.25 * width))
-
-    monkeypatch.setattr(tuning, "replay", scripted_replay)
-    assert tuning.drafting_seconds(toy_model(0), kept, WIDTHS["copy"]) == {0: 0.0, 4: 1.0}
 
 
 def test_the_best_are_confirmed_by_decoding(kept: Recording, scripted, monkeypatch: pytest.MonkeyPatch) -> None:
