@@ -72,8 +72,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--variant", action="append", help="one of the config's, instead of all; repeatable")
     arguments = parser.parse_args()
     config = read_config(arguments.config, AblationBenchmark)
+    if arguments.variant:
+        unknown = set(arguments.variant) - set(config.variants)
+        if unknown:
+            parser.error(f"--variant {unknown.pop()!r} is not one of {', '.join(config.variants)}")
+        config = dataclasses.replace(config, variants={name: config.variants[name] for name in arguments.variant})
     raw = read_yaml(Path(config.base))
     raw.pop("kind")
     raw = merged(raw, config.changes)
