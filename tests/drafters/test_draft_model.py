@@ -346,7 +346,7 @@ def test_only_the_first_block_of_a_draft_has_two_tokens(length: int | str, monke
     state = drafter.init(weights, context)
     monkeypatch.setattr(type(TARGET.model), "__call__", noted)
     jax.eval_shape(drafter.propose, weights, state, context)
-    assert sorted(set(read)) == [1, 2] and read[0] == 2
+    assert [width for width in dict.fromkeys(read) if width < 64] == [2, 1]  # 64 where it catches up after a pause
 
 
 def test_equal_models_share_a_program_and_weights_are_data() -> None:
