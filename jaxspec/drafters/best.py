@@ -1,6 +1,13 @@
-"""The mix we recommend where nothing was trained: copies of the context, and what the target last thought."""
+"""The mix we recommend where nothing was trained: copies of the context, and what the target last thought.
+
+It begins with how often each class of proposals was right in texts of other prompts, `best_rates.json`, counted by
+`benchmarks/best_rates.py`, and goes on from there by what it sees.
+"""
 
 import dataclasses
+import functools
+import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,13 +15,14 @@ import jax.numpy as jnp
 
 from jaxspec.decode.binding import Binding
 from jaxspec.decode.types import Context
-from jaxspec.drafters.mix import Mix, mix
+from jaxspec.drafters.mix import Mix, Prior, mix
 from jaxspec.drafters.model_tables import is_kept, prefix_ids
 from jaxspec.drafters.suffix import suffix
 from jaxspec.drafters.token_recycling import STARTS, TokenRecycling, token_recycling
 
 WIDTHS = (0, 3, 7, 15, 31, 63)
-SIZES = (8, 16, 32, 64)  # trees of token recycling
+TREES = {3: (8, 2), 7: (8, 2), 15: (16, 2), 31: (32, 2), 63: (128, 4)}  # nodes of token recycling, rows of suffix
+RATES = Path(__file__).with_name("best_rates.json")
 AUTO = "auto"  # a start
 
 
@@ -60,9 +68,18 @@ def best(budget: int = 31, start: str = AUTO) -> Mix:
         raise ValueError(f"budget={budget} is not one of {', '.join(map(str, WIDTHS[1:]))}")
     if start not in (AUTO, *STARTS):
         raise ValueError(f"start={start!r} is not one of {', '.join((AUTO, *STARTS))}")
-    tree = next((size for size in SIZES if size >= budget), SIZES[-1])
+    tree, rows = TREES[budget]
     recycling = token_recycling(nodes=tree, start="empty" if start == AUTO else start)
     if start == AUTO:
         recycling = FromKeptTable(recycling.branches, recycling.template, AUTO, recycling.shared, recycling.updates)
     widths = tuple(width for width in WIDTHS if width <= budget)
-    return mix(suffix(width=10, rows=2), recycling, budget=budget, widths=widths)
+    return mix(suffix(width=10, rows=rows), recycling, budget=budget, widths=widths, prior=measured())
+
+
+@functools.cache
+def measured() -> Prior:
+    """Rates of suffix and token recycling, in this order."""
+    tables = json.loads(RATES.read_text())
+    return tuple(
+        tuple(tuple(row) for row in tables[source]) for source in (*suffix().sources, *token_recycling().sources)
+    )

@@ -10,6 +10,7 @@ B lanes, C candidates, N draft nodes, D depth, Z sources, E classes of evidence,
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,9 @@ from jaxspec.drafters.rates import Rates, learned, prior_rates
 
 CLASSES = 16  # E; higher classes of evidence share the last
 MEMORY = 0.998  # share of old trials that still counts a block later
+MEASURED_TRIALS = 32.0  # what a measured rate is worth before any trial of a job
+
+Prior = tuple[tuple[tuple[float, ...], ...], ...]  # rates by source, class of evidence and depth
 
 
 class MixState(NamedTuple):
@@ -45,19 +49,23 @@ class Mix:
     Attributes:
       drafters: the sources.
       widths: see `mix`.
+      prior: see `mix`.
       shared: whether all lanes and requests learn the rates together; otherwise every request starts anew.
+      memory: share of old trials that still counts a block later.
     """
 
     drafters: tuple[Drafter, ...]
     widths: tuple[int, ...]
+    prior: Prior | None = None
     shared: bool = True
+    memory: float = MEMORY
     is_chain = False
 
     def bind(self, binding: Binding) -> "Mix":
         parts = tuple(bind(part, dataclasses.replace(binding, alone=False)) for part in self.drafters)
         if not binding.by_request:
             return dataclasses.replace(self, drafters=parts)
-        return Mix(parts, self.widths[-1:], shared=False)
+        return dataclasses.replace(self, drafters=parts, widths=self.widths[-1:], shared=False)
 
     @property
     def nodes(self) -> int:
@@ -84,7 +92,7 @@ class Mix:
         zeros = jnp.zeros((lanes, count), jnp.int32)
         return MixState(
             parts=tuple(d.init(p, context) for d, p in zip(self.drafters, params, strict=True)),
-            rates=self._prior(lanes),
+            rates=self.init_rates(lanes),
             candidates=Draft(zeros, zeros, zeros + 1, zeros, zeros.astype(bool), zeros),
         )
 
@@ -96,7 +104,7 @@ class Mix:
         if self.shared:
             return state._replace(parts=parts)
         renewed = fresh[:, None, None, None]
-        prior = self._prior(fresh.shape[0])
+        prior = self.init_rates(fresh.shape[0])
         rates = Rates(*(jnp.where(renewed, start, rate) for start, rate in zip(prior, state.rates, strict=True)))
         return state._replace(parts=parts, rates=rates)
 
@@ -126,15 +134,17 @@ class Mix:
             for drafter, p, part in zip(self.drafters, params, state.parts, strict=True)
         )
         trial, success = came_true(state.candidates, verdict, context.live, self.depth)
-        prior = self._prior(trial.shape[0])
-        rates = learned(state.rates, prior, self._class_of(state.candidates), trial, success, MEMORY)
+        prior = self.init_rates(trial.shape[0])
+        rates = learned(state.rates, prior, self._class_of(state.candidates), trial, success, self.memory)
         return state._replace(parts=parts, rates=rates)
 
-    def _prior(self, lanes: int) -> Rates:
-        """(L, Z, E, D) before any trial: deeper edges are likelier, since their prefix has come true."""
-        rate = jnp.where(jnp.arange(self.depth) == 0, 0.2, 0.5)
-        sets = 1 if self.shared else lanes
-        return prior_rates(jnp.broadcast_to(rate, (sets, len(self.sources), CLASSES, self.depth)))
+    def init_rates(self, lanes: int) -> Rates:
+        """(L, Z, E, D) before any trial. A guess takes deeper edges for likelier, since their prefix has come true."""
+        shape = (1 if self.shared else lanes, len(self.sources), CLASSES, self.depth)
+        if self.prior is None:
+            return prior_rates(jnp.broadcast_to(jnp.where(jnp.arange(self.depth) == 0, 0.2, 0.5), shape))
+        rate = [[_stretched(row, self.depth) for row in _stretched(table, CLASSES)] for table in self.prior]
+        return prior_rates(jnp.broadcast_to(jnp.asarray(rate, jnp.float32), shape), MEASURED_TRIALS)
 
     def _class_of(self, candidates: Draft) -> tuple[jax.Array, ...]:
         """Where each candidate (B, C) stands in the rates."""
@@ -168,7 +178,12 @@ def _hash_above(hashes: jax.Array, candidates: Draft) -> jax.Array:
     return jnp.where(candidates.parent == 0, jnp.uint32(0), above)
 
 
-def mix(*drafters: Drafter, budget: int = 16, widths: tuple[int, ...] | None = None) -> Mix:
+def _stretched(values: Sequence[Any], length: int) -> list[Any]:
+    """The first `length` values; where there are fewer, the last again and again."""
+    return [*values, *[values[-1]] * (length - len(values))][:length]
+
+
+def mix(*drafters: Drafter, budget: int = 16, widths: tuple[int, ...] | None = None, prior: Prior | None = None) -> Mix:
     """Combines drafters in one token tree.
 
     Args:
@@ -176,10 +191,12 @@ def mix(*drafters: Drafter, budget: int = 16, widths: tuple[int, ...] | None = N
       budget: draft nodes a block, at most.
       widths: block sizes the loop may choose among step by step, by expected tokens a second, ascending and at
         most `budget`; None always takes the budget. 0 stands for plain decoding.
+      prior: how often candidates are right, as measured before: by source, evidence and depth. Classes and depths
+        beyond count as the last. None for a guess.
 
     Raises:
-      ValueError: no drafter, a budget below 1 or above what the drafters propose together, or widths that do not
-        ascend from 0 or more to the budget.
+      ValueError: no drafter, a budget below 1 or above what the drafters propose together, widths that do not ascend
+        from 0 or more to the budget, or a prior that lacks a source or is not of rates between 0 and 1.
     """
     if not drafters:
         raise ValueError("mix needs at least one drafter")
@@ -190,4 +207,11 @@ def mix(*drafters: Drafter, budget: int = 16, widths: tuple[int, ...] | None = N
         widths = (budget,)
     if list(widths) != sorted(set(widths)) or not widths or widths[0] < 0 or widths[-1] != budget:
         raise ValueError(f"widths={widths} must ascend from 0 or more to the budget of {budget}")
-    return Mix(tuple(drafters), tuple(widths))
+    made = Mix(tuple(drafters), tuple(widths), prior)
+    if prior is not None:
+        if len(prior) != len(made.sources) or not all(table and all(table) for table in prior):
+            raise ValueError(f"prior has {len(prior)} tables; give one that is not empty for each of {made.sources}")
+        wrong = [rate for table in prior for row in table for rate in row if not 0 < rate < 1]
+        if wrong:
+            raise ValueError(f"prior rate {wrong[0]} is not between 0 and 1")
+    return made

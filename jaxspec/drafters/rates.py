@@ -22,10 +22,10 @@ class Rates(NamedTuple):
         return self.successes / self.trials
 
 
-def prior_rates(rate: jax.typing.ArrayLike) -> Rates:
-    """Rates before any trial, with a guess `rate` (...) for each class."""
+def prior_rates(rate: jax.typing.ArrayLike, trials: float = PRIOR_TRIALS) -> Rates:
+    """Rates before any trial, with a guess `rate` (...) for each class that is worth so many `trials`."""
     rate = jnp.asarray(rate, jnp.float32)
-    return Rates(jnp.full(rate.shape, PRIOR_TRIALS, jnp.float32), PRIOR_TRIALS * rate)
+    return Rates(jnp.full(rate.shape, trials, jnp.float32), trials * rate)
 
 
 def learned(

@@ -114,11 +114,7 @@ def replay(
             f"{drafter} learns from the target's {drafter.top} most probable tokens and the recording holds "
             f"{recording.top.shape[2]}; record with top={drafter.top} or more"
         )
-    drafter = drafter if lm is None else of_target(drafter, lm)
-    params = _prepared(drafter, lm, recording)
-    drafter = bind(drafter, Binding(recording.vocabulary, SamplingFlags(), Drawing.BEST, PREFILL))
-    texts = Texts(*(jnp.asarray(getattr(recording, field)) for field in Texts._fields))
-    texts = texts._replace(tokens=jnp.pad(texts.tokens, ((0, 0), (0, PREFILL))))
+    drafter, params, texts = _ready(recording, drafter, lm)
     state = jax.eval_shape(drafter.init, params, _no_context(1, texts.tokens.shape[1]))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     together = size * recording.texts <= BATCH_BYTES
@@ -138,6 +134,28 @@ def replay(
         exact=whole and len(widths) == 1 and not learns_off_path(drafter, params),
         seconds=took,
     )
+
+
+def state_after(recording: Recording, drafter: Drafter, lm: LanguageModel | None = None) -> Any:
+    """What a drafter has learned when it has drafted for all texts, as one job on one lane: its state.
+
+    Args:
+      recording: from `record`, with as many top ids as the drafter learns from.
+      drafter, lm: as of `replay`.
+    """
+    drafter, params, texts = _ready(recording, drafter, lm)
+    step_seconds = jnp.ones((len(drafter.widths),), jnp.float32)
+    return jax.jit(lambda params, texts: _job(drafter, 1, params, step_seconds, texts).drafter)(params, texts)
+
+
+def _ready(recording: Recording, drafter: Drafter, lm: LanguageModel | None) -> tuple[Any, Any, Texts]:
+    """The drafter bound to a greedy job, its parameters, and the recording on the device."""
+    drafter = drafter if lm is None else of_target(drafter, lm)
+    params = _prepared(drafter, lm, recording)
+    drafter = bind(drafter, Binding(recording.vocabulary, SamplingFlags(), Drawing.BEST, PREFILL))
+    texts = Texts(*(jnp.asarray(getattr(recording, field)) for field in Texts._fields))
+    texts = texts._replace(tokens=jnp.pad(texts.tokens, ((0, 0), (0, PREFILL))))
+    return drafter, params, texts
 
 
 def _prepared(drafter: Drafter, lm: LanguageModel | None, recording: Recording) -> Any:
@@ -195,20 +213,19 @@ def _run(
     Such jobs run `together`, or one after another, since drafter states of all texts at once may be large.
     """
     if lanes is not None:
-        return _job(drafter, lanes, params, step_seconds, texts)
+        state = _job(drafter, lanes, params, step_seconds, texts)
+        return state.statistics, state.passes
 
     def one_text(row: jax.Array) -> tuple[Statistics, jax.Array]:
-        counters, passes = _job(drafter, 1, params, step_seconds, Texts(*(leaf[row][None] for leaf in texts)))
-        return Statistics(*(leaf[0] for leaf in counters)), passes
+        state = _job(drafter, 1, params, step_seconds, Texts(*(leaf[row][None] for leaf in texts)))
+        return Statistics(*(leaf[0] for leaf in state.statistics)), state.passes
 
     rows = jnp.arange(texts.end.shape[0], dtype=jnp.int32)
     counters, passes = jax.vmap(one_text)(rows) if together else jax.lax.map(one_text, rows)
     return counters, jnp.sum(passes, axis=0)
 
 
-def _job(
-    drafter: Drafter, lanes: int, params: Any, step_seconds: jax.Array, texts: Texts
-) -> tuple[Statistics, jax.Array]:
+def _job(drafter: Drafter, lanes: int, params: Any, step_seconds: jax.Array, texts: Texts) -> ReplayState:
     """Replays all texts, taken up in order by lanes as they fall idle, like `decode.loop.run_slice`."""
     rows = texts.end.shape[0]
     state = ReplayState(
@@ -228,8 +245,7 @@ def _job(
             admit(drafter, params, texts, state),
         )
 
-    state = jax.lax.while_loop(lambda s: jnp.any(s.row < rows) | (s.taken < rows), serve, state)
-    return state.statistics, state.passes
+    return jax.lax.while_loop(lambda s: jnp.any(s.row < rows) | (s.taken < rows), serve, state)
 
 
 def context_of(texts: Texts, state: ReplayState, step_seconds: jax.Array | None = None) -> Context:

@@ -10,7 +10,7 @@ from jaxspec.decode.binding import Binding, bind
 from jaxspec.decode.sampling import SamplingFlags
 from jaxspec.decode.types import Context
 from jaxspec.drafters import model_tables
-from jaxspec.drafters.best import best
+from jaxspec.drafters.best import WIDTHS, best, measured
 from jaxspec.drafters.token_recycling import token_recycling
 
 LM = toy_model(0, vocabulary=9)
@@ -52,6 +52,17 @@ def test_texts_that_depend_on_drafts_do_not_depend_on_the_disk() -> None:
     token_recycling(start="bigram").prepare(LM)
     assert (start_of(best(), by_request=True) == -1).all()
     assert (start_of(best(start="bigram"), by_request=True) >= 0).all()
+
+
+def test_it_begins_with_measured_rates() -> None:
+    mix = best(63)
+    rates = np.asarray(mix.init_rates(1).mean)[0]
+    np.testing.assert_allclose(rates, np.array(measured())[:, :, : rates.shape[2]], rtol=1e-5)
+    suffix, recycling = rates[:, :, 0]
+    assert suffix[6] > suffix[3] > suffix[0]  # longer matches
+    assert recycling[0] > recycling[1] > recycling[3] > recycling[7]  # higher ranks
+    for budget in WIDTHS[1:]:
+        assert best(budget).nodes == budget and best(budget).prior == measured()
 
 
 def test_settings() -> None:
