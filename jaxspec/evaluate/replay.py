@@ -109,11 +109,6 @@ def replay(
     costs = (1.0,) * len(widths) if step_seconds is None else tuple(step_seconds)
     if len(costs) != len(widths) or not all(0 < cost < float("inf") for cost in costs):
         raise ValueError(f"step_seconds={costs} must be one positive number for each of the widths {widths}")
-    if drafter.top > recording.top.shape[2]:
-        raise ValueError(
-            f"{drafter} learns from the target's {drafter.top} most probable tokens and the recording holds "
-            f"{recording.top.shape[2]}; record with top={drafter.top} or more"
-        )
     drafter, params, texts = _ready(recording, drafter, lm)
     state = jax.eval_shape(drafter.init, params, _no_context(1, texts.tokens.shape[1]))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
@@ -140,8 +135,11 @@ def state_after(recording: Recording, drafter: Drafter, lm: LanguageModel | None
     """What a drafter has learned when it has drafted for all texts, as one job on one lane: its state.
 
     Args:
-      recording: from `record`, with as many top ids as the drafter learns from.
+      recording: from `record`.
       drafter, lm: as of `replay`.
+
+    Raises:
+      ValueError: as `replay`, of the recording, the drafter and the model.
     """
     drafter, params, texts = _ready(recording, drafter, lm)
     step_seconds = jnp.ones((len(drafter.widths),), jnp.float32)
@@ -150,6 +148,11 @@ def state_after(recording: Recording, drafter: Drafter, lm: LanguageModel | None
 
 def _ready(recording: Recording, drafter: Drafter, lm: LanguageModel | None) -> tuple[Any, Any, Texts]:
     """The drafter bound to a greedy job, its parameters, and the recording on the device."""
+    if drafter.top > recording.top.shape[2]:
+        raise ValueError(
+            f"{drafter} learns from the target's {drafter.top} most probable tokens and the recording holds "
+            f"{recording.top.shape[2]}; record with top={drafter.top} or more"
+        )
     drafter = drafter if lm is None else of_target(drafter, lm)
     params = _prepared(drafter, lm, recording)
     drafter = bind(drafter, Binding(recording.vocabulary, SamplingFlags(), Drawing.BEST, PREFILL))
