@@ -81,8 +81,8 @@ def loop_variant(
     return run
 
 
-def chain_variant(lm: jaxspec.LanguageModel, config: DecodeBenchmark) -> Callable[[], None]:
-    """The same weight multiplications in the same order, one row, and nothing else."""
+def chain_variant(lm: jaxspec.LanguageModel, config: DecodeBenchmark, rows: int = 1) -> Callable[[], None]:
+    """The same weight multiplications in the same order, of so many rows, and nothing else."""
     model = lm.config
     head_key = "embedding" if model.tied else "head"
 
@@ -101,7 +101,7 @@ def chain_variant(lm: jaxspec.LanguageModel, config: DecodeBenchmark) -> Callabl
 
         return jax.lax.fori_loop(0, config.ticks, step, (x, jnp.float32(0)))
 
-    x = jnp.ones((1, model.width), lm.dtype)
+    x = jnp.ones((rows, model.width), lm.dtype)
     return lambda: jax.block_until_ready(chain(lm.params, x))
 
 
@@ -133,6 +133,8 @@ def measure(lm: jaxspec.LanguageModel, dtype: str, config: DecodeBenchmark) -> l
     """One row a variant, each with its ratio to plain decoding."""
     variants = {
         "bare chain of multiplications": chain_variant(lm, config),
+        "bare chain, 2 rows": chain_variant(lm, config, 2),
+        "bare chain, 8 rows": chain_variant(lm, config, 8),
         "plain, 1 lane": loop_variant(lm, config),
         "block of 2": loop_variant(lm, config, width=2),
         "block of 4": loop_variant(lm, config, width=4),

@@ -1,10 +1,10 @@
 """Drafts that need no training: tokens a call and speed, on prompts of public data sets.
 
     python benchmarks/learning_free.py --config configs/learning_free.yaml --data FILE.jsonl [--data ...]
-        [--model PATH] [--results results]
+        [--model PATH] [--drafter TEXT ...] [--results results]
 
 Every category of every file is decoded plainly and with every drafter, in the same run, prompt by prompt; beside them
-Hugging Face `generate` on the same weights, plain and with prompt lookup, where PyTorch is installed. Files are local
+Hugging Face `generate` with prompt lookup on the same weights, where PyTorch is installed. Files are local
 copies of HumanEval, GSM8K, MATH, MBPP, MT-bench or Spec-Bench.
 """
 
@@ -41,15 +41,12 @@ class LearningFreeBenchmark:
 
 
 def peers_of(lm: jaxspec.LanguageModel, config: LearningFreeBenchmark) -> dict[str, Peer]:
-    """Hugging Face, plain and with prompt lookup; nothing where it cannot run."""
+    """Hugging Face with prompt lookup; nothing where it cannot run."""
     theirs = huggingface_model(lm) if config.lookup else None
     if theirs is None:
         return {}
     eos_ids = () if lm.tokenizer is None else lm.tokenizer.eos_ids
-    return {
-        "Hugging Face": HuggingFacePeer(theirs, eos_ids),
-        f"Hugging Face prompt lookup, {config.lookup}": HuggingFacePeer(theirs, eos_ids, config.lookup),
-    }
+    return {f"Hugging Face prompt lookup, {config.lookup}": HuggingFacePeer(theirs, eos_ids, config.lookup)}
 
 
 def measure(config: LearningFreeBenchmark, files: list[Path]) -> list[dict]:
@@ -112,10 +109,13 @@ def main() -> None:
     parser.add_argument("--model", help="overrides the config's")
     parser.add_argument("--rounds", type=int, help="overrides the config's")
     parser.add_argument("--prompts", type=int, help="overrides the config's")
+    parser.add_argument("--drafter", action="append", help="instead of the config's; repeatable")
     parser.add_argument("--results", default="results", type=Path)
     arguments = parser.parse_args()
     config = read_config(arguments.config, LearningFreeBenchmark)
     chosen = {name: getattr(arguments, name) for name in ("model", "rounds", "prompts") if getattr(arguments, name)}
+    if arguments.drafter:
+        chosen["drafters"] = tuple(arguments.drafter)
     config = dataclasses.replace(config, **chosen)
     rows = measure(config, arguments.data)
     model = Path(config.model).stem

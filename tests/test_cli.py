@@ -13,7 +13,7 @@ import pytest
 import jaxspec
 from jaxspec import cli
 from jaxspec.drafters.spec import parse_drafter
-from jaxspec.evaluate import demo
+from jaxspec.evaluate import demo, demo_command
 
 ROOT = Path(__file__).parents[1]
 ARITHMETIC = "checkpoints/arithmetic"
@@ -281,13 +281,15 @@ def test_no_arguments_show_help(run):
     assert all(command in out for command in ("pull", "generate", "demo"))
 
 
-def test_demo_json(run):
+@pytest.mark.parametrize("prompts", [2, pytest.param(12, marks=pytest.mark.slow)])
+def test_demo_json(run, monkeypatch, prompts):
+    monkeypatch.setattr(demo_command, "PROMPTS", demo_command.PROMPTS[:prompts])
     code, out, _ = run("demo", "--model", "MODEL", "--max-new-tokens", "8", "--rounds", "1", "--json")
     assert code == 0
     assert out.count("\n") == 1
     written = json.loads(out)
     assert set(written) == {"rows", "model", "seconds"}
-    assert len(written["rows"]) == 12
+    assert len(written["rows"]) == prompts
     for row in written["rows"]:
         assert set(row) == {"prompt", "drafter", "tokens", "tokens_per_call", "speed_ratio", "identical"}
         assert row["identical"] is True

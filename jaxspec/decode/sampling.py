@@ -8,7 +8,6 @@ Shapes: B lanes, M block nodes, L tokens, V vocabulary.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 Leaf = Any  # a jax.Array on the device, a NumPy array on the host
+SMALLEST = 1e-30  # of settings that are not 0: in float32, logits divided by less overflow
 DRAW, ACCEPT, RESIDUAL, DRAFT = range(4)  # random streams: the target's own draws; rejection; drafts of their own
 
 
@@ -93,17 +93,17 @@ def validate(
         (
             "temperature",
             temperature,
-            math.isfinite(temperature) and temperature >= 0,
-            "0 or a positive number",
+            temperature == 0 or SMALLEST <= temperature <= 1 / SMALLEST,
+            f"0, or from {SMALLEST:g} to {1 / SMALLEST:g}",
         ),
         ("top_k", top_k, isinstance(top_k, int) and top_k >= 0, "0 (off) or a positive integer"),
-        ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1 (off)"),
+        ("top_p", top_p, SMALLEST <= top_p <= 1, f"from {SMALLEST:g} to 1 (off)"),
         ("min_p", min_p, 0 <= min_p <= 1, "from 0 (off) to 1"),
         (
             "repetition_penalty",
             repetition_penalty,
-            math.isfinite(repetition_penalty) and repetition_penalty > 0,
-            "a positive number, 1 being off",
+            SMALLEST <= repetition_penalty <= 1 / SMALLEST,
+            f"from {SMALLEST:g} to {1 / SMALLEST:g}, 1 being off",
         ),
         ("seed", seed, isinstance(seed, int) and 0 <= seed < 2**32, "an integer from 0 to 2**32 - 1"),
     )

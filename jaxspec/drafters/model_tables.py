@@ -8,6 +8,7 @@ import hashlib
 import os
 import weakref
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from jaxspec.models.model_fn import ModelFn, Params, chain_block
 CHUNK = 64  # tokens a pass
 PREFIXES = ("auto", "none", "bos", "newline")
 KEPT = 32  # successors kept on disk: a pass costs as much for one, and smaller tables are the first columns
+
+_unwritten: dict[Path, np.ndarray] = {}  # tables of this process that the folder could not take
 
 
 class ExtendedBigram(NamedTuple):
@@ -92,15 +95,13 @@ def model_bigram(
         if not 0 <= index < vocabulary:
             raise ValueError(f"prefix holds id {index}, which is not in the vocabulary of {vocabulary} ids")
     path = _path_of(lm, prefix, folder or tables_folder())
-    if path.exists():
-        table = load_table(path, lm)
-        if table.shape[1] >= k:
-            return jnp.asarray(table[:, :k])
-    table = _build(lm, min(max(k, KEPT), vocabulary), prefix, progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial.npz")
-    np.savez_compressed(partial, table=table, weights=np.array(fingerprint(lm)))
-    os.replace(partial, path)
+    table = load_table(path, lm) if path.exists() else _unwritten.get(path)
+    if table is None or table.shape[1] < k:
+        table = _build(lm, min(max(k, KEPT), vocabulary), prefix, progress)
+        try:
+            _write(path, table, fingerprint(lm))
+        except OSError:
+            _unwritten[path] = table
     return jnp.asarray(table[:, :k])
 
 
@@ -109,7 +110,17 @@ def is_kept(lm: LanguageModel, prefix: Sequence[int] = (), *, folder: Path | Non
     folder = folder or tables_folder()
     # Without any table of its kind there, the weights need not be hashed.
     kept = next(folder.glob(f"bigram-{_kind_of(lm)}-*.npz"), None)
-    return kept is not None and _path_of(lm, prefix, folder).exists()
+    if kept is None and not _unwritten:
+        return False
+    path = _path_of(lm, prefix, folder)
+    return path.exists() or path in _unwritten
+
+
+def _write(path: Path, table: np.ndarray, weights: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial.npz")
+    np.savez_compressed(partial, table=table, weights=np.array(weights))
+    os.replace(partial, path)
 
 
 def tables_folder() -> Path:
@@ -206,7 +217,7 @@ def load_table(path: Path, lm: LanguageModel) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as kept:
             weights, table = str(kept["weights"]), kept["table"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a readable table ({error}); remove it, and it will be built again") from error
     if weights != fingerprint(lm):
         raise ValueError(f"{path} was built for other weights ({weights[:12]}...); remove it, or load its own model")

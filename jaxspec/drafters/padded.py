@@ -75,5 +75,8 @@ def padded(drafter: Drafter, nodes: int) -> Padded:
       ValueError: it proposes more nodes than that.
     """
     if nodes < drafter.nodes:
-        raise ValueError(f"a block of {nodes} draft nodes cannot hold the {drafter.nodes} of {drafter}; widen it")
+        raise ValueError(
+            f"a strict block of {nodes} draft nodes cannot hold the {drafter.nodes} of {drafter}; take a drafter of at "
+            f"most {nodes}"
+        )
     return Padded(drafter, nodes)

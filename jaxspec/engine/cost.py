@@ -76,7 +76,9 @@ def seconds_a_pass(job: Job, index: int) -> float:
     request = Request(tuple(int(i) for i in ids), slots)
     state = queue_up(job.init_state(), [request] * job.shape.lanes)
     forced = jnp.full((len(job.program.drafter.widths),), jnp.inf).at[index].set(1.0)
-    inputs = job.inputs._replace(step_seconds=forced)
+    # Whatever ends texts in the job, here they go on for as long as there are slots.
+    endless = job.inputs.rules._replace(ids=jnp.full_like(job.inputs.rules.ids, -1))
+    inputs = job.inputs._replace(step_seconds=forced, capacity=jnp.int32(slots), rules=endless)
     prefill = job.shape.lanes * -(-(len(ids) - 1) // job.shape.prefill_width)
     state = run_slice(job.program, _for(inputs, prefill), state)
     jax.block_until_ready(state)

@@ -93,7 +93,7 @@ def generate(
     Raises:
       ValueError: a setting or a prompt cannot be honoured; nothing has been compiled or run then.
     """
-    prompts = _as_list(prompts)
+    prompts, stop = _as_list(prompts), _as_stops(stop)
     requests = make_requests(
         lm,
         prompts,
@@ -121,7 +121,7 @@ def generate(
         strict=strict,
         logprobs=logprobs,
     )
-    result_of = functools.partial(_result, job, requests, () if stop is None else stop)
+    result_of = functools.partial(_result, job, requests, stop)
     on_finish = None if on_result is None else lambda item: on_result(item.index, result_of(item))
     done, prefill_seconds, decode_seconds = run(with_costs(job), requests, progress, on_finish)
     return generation_of([result_of(item) for item in done], prefill_seconds, decode_seconds)
@@ -217,9 +217,9 @@ def stream(lm: LanguageModel, prompt: Prompt, *, slice_ticks: int = 4, **setting
     requests = make_requests(lm, _as_list(prompt), **sampled)
     if len(requests) != 1:
         raise ValueError(f"stream takes one prompt, not {len(requests)}; use generate for several")
-    job = build_job(lm, requests, drafter, **settings)
-    stop = settings.get("stop")
-    return _pieces(with_costs(job), requests, () if stop is None else stop, slice_ticks, on_result)
+    stop = _as_stops(settings.pop("stop", None))
+    job = build_job(lm, requests, drafter, stop=stop, **settings)
+    return _pieces(with_costs(job), requests, stop, slice_ticks, on_result)
 
 
 def _pieces(
@@ -253,6 +253,13 @@ def _as_list(prompts: Any) -> list[Prompt]:
     if listed and (not hasattr(listed[0], "__len__") or getattr(listed[0], "ndim", 1) == 0):
         return [listed]  # one prompt, given as ids
     return listed
+
+
+def _as_stops(stop: Iterable[str] | None) -> Sequence[str]:
+    """Stop strings to be read more than once; a bare string stays one, for `stop_rules` to refuse."""
+    if stop is not None and not isinstance(stop, Iterable):
+        raise ValueError(f"stop={stop!r} is no list of strings; ids that end a text go into stop_ids")
+    return stop if isinstance(stop, str) else tuple(stop or ())
 
 
 def _result(job: Job, requests: Sequence[Request], stop: Sequence[str], item: Progress) -> PromptResult:

@@ -95,6 +95,8 @@ def build_job(
     check_writes(lm, "target")
     if isinstance(drafter, str):
         raise ValueError(f"drafter={drafter!r} is text; build one with jaxspec.drafters")
+    if callable(drafter) and not hasattr(drafter, "propose"):
+        raise ValueError(f"drafter={drafter!r} proposes nothing; call it, as in jaxspec.drafters.best()")
     drafter = of_target(drafter, lm)
     lanes = None if lanes is None else integer("lanes", lanes)
     cache = None if cache is None else integer("cache", cache)
@@ -111,7 +113,7 @@ def build_job(
     what = "the model's context" if capacity == lm.config.context else "the cache"
     check_room(requests, capacity, what)
     needed = max((len(r.ids) + r.max_new_tokens for r in requests), default=1)
-    slots = power_of_two(min(needed, capacity), 128) if cache is None else -(-cache // 128) * 128
+    slots = power_of_two(min(needed, capacity), 128) if cache is None else -(-capacity // 128) * 128
     lanes = min(power_of_two(len(requests), 1), 8) if lanes is None else lanes
     width = 64 if jax.default_backend() == "cpu" else 256
     model = lm.model

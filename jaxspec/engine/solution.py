@@ -19,7 +19,7 @@ class SolvedStep:
       text: its text; empty without a tokenizer.
       ids: its tokens.
       author: `draft` or `target`.
-      escalated: whether the target wrote for it.
+      escalated: whether it was handed over; a comparison that the draft's step won is not, though the target wrote too.
       score: of the draft's step, None where none was scored.
       target_score: of the target's step, where both were.
       turn: draft steps before it.
@@ -82,7 +82,7 @@ class StepStatistics:
     Attributes:
       steps: committed, of both authors.
       decisions: draft steps that were put to the decision.
-      escalations: times the target wrote for a draft step.
+      escalations: draft steps handed over; see `SolvedStep.escalated`.
       tokens: generated.
       draft_tokens, target_tokens: written by each model, kept or not.
       target_kept: tokens of the result that the target wrote.

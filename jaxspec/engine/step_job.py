@@ -133,7 +133,7 @@ def build_step_job(
     _check_chunks(settings, capacity)
     check_room(requests, capacity, "the shortest of the models' contexts" if capacity == context else "the cache")
     needed = max((len(r.ids) + r.max_new_tokens for r in requests), default=1)
-    slots = power_of_two(min(needed, capacity), 128) if settings.cache is None else -(-settings.cache // 128) * 128
+    slots = power_of_two(min(needed, capacity), 128) if settings.cache is None else -(-capacity // 128) * 128
     on_cpu = jax.default_backend() == "cpu"
     flags = flags_of_requests(requests)
     acceptance = Coupled() if flags.stochastic else Greedy()
@@ -143,8 +143,14 @@ def build_step_job(
         target.config.vocabulary, flags, acceptance.drawing, read_width, alone=False,
         by_request=acceptance.follows_draft,
     )  # fmt: skip
-    rules_of_draft = _rules(settings.segmentation, draft, ignore_eos=settings.ignore_eos)
-    rules_of_target = _rules(settings.target_segmentation or settings.segmentation, target, settings.ignore_eos)
+    redrawn = flags.stochastic and (policy.discards_drafts or policy.discards_targets)
+    rules_of_draft, rules_of_target = (
+        _rules(dataclasses.replace(cut, lookahead=0) if redrawn else cut, lm, settings.ignore_eos)
+        for cut, lm in (
+            (settings.segmentation, draft),
+            (settings.target_segmentation or settings.segmentation, target),
+        )
+    )
     token_drafters = [
         of_target(settings.drafter or autoregressive(), draft),
         of_target(settings.target_drafter or autoregressive(), target),

@@ -16,12 +16,15 @@ class TextStream:
     """Turns ids into pieces whose concatenation is the decoded text, cut before the first stop string.
 
     Every piece is decoded together with the tokens before it, because tokenizers treat the start of a text as
-    special, and only with those since the last piece but one, so that the cost stays linear.
+    special, and only with those since the last piece but one, so that the cost stays linear. Nothing is certain while
+    the last id is a byte of its own: decoders take neighbouring bytes together, and make no character of any where the
+    run turns out to be no text.
     """
 
     def __init__(self, tokenizer: Decoder, stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
+        self._byte_ids: frozenset[int] = getattr(tokenizer, "byte_ids", frozenset())
         self._ids: list[int] = []
         self._context = 0  # ids from here on are decoded
         self._read = 0  # ids before this one have been turned into text
@@ -32,7 +35,7 @@ class TextStream:
         """The text that became certain with `ids`; often empty."""
         self._ids.extend(ids)
         text = self._decode_new()
-        if not text or text.endswith(UNFINISHED):
+        if not text or text.endswith(UNFINISHED) or self._ids[-1] in self._byte_ids:
             return ""
         self._context, self._read = self._read, len(self._ids)
         return self._release(text, last=False)

@@ -9,8 +9,19 @@ from rich.text import Text
 from jaxspec.engine.load import load_pair
 from jaxspec.engine.score_model import ScoringModel, load_scorer
 from jaxspec.engine.solution import Solved
-from jaxspec.evaluate.frontier import Contender, FrontierRun, RolloutSettings, contenders, frontier
+from jaxspec.evaluate.arithmetic_marking import ArithmeticMarking
+from jaxspec.evaluate.frontier import (
+    Contender,
+    FrontierRun,
+    RolloutSettings,
+    by_reward,
+    by_router,
+    frontier,
+    unscored,
+)
 from jaxspec.models.language_model import LanguageModel
+from jaxspec.steps import policies
+from jaxspec.steps.exact_score import exact_score
 from jaxspec.steps.scorers import AdvantageRouter, RewardModel
 from jaxspec.tasks.arithmetic import Problem, check_text, example_problem, prompt_text
 from jaxspec.train.run_step_head import step_segmentation
@@ -66,8 +77,10 @@ def settings_of(lanes: int, seed: int) -> RolloutSettings:
 
 
 def contending(models: Models, rates: Sequence[float] | None = None) -> list[Contender]:
-    """All policies at thresholds that promise the escalation `rates`; None for `RATES`."""
-    return contenders(models.reward, models.router, RATES if rates is None else rates)
+    """All policies at thresholds that promise the escalation `rates`, None for `RATES`, and the exact oracle."""
+    rates = RATES if rates is None else rates
+    oracle = Contender(policies.oracle(0.0, exact_score()), (0.0,))
+    return [*unscored(rates), by_reward(models.reward, rates), by_router(models.router, rates), oracle]
 
 
 def run_demo(
@@ -89,7 +102,9 @@ def run_demo(
       rates: see `contending`.
       advance: called after every run.
     """
-    return frontier(models.draft, models.target, problems, contending(models, rates), settings_of(lanes, seed), advance)
+    pair, settings = (models.draft, models.target), settings_of(lanes, seed)
+    marking = ArithmeticMarking(*pair, problems, settings)
+    return frontier(*pair, marking, contending(models, rates), settings, advance)
 
 
 def points_object(runs: Sequence[FrontierRun]) -> dict[str, list[dict[str, Any]]]:

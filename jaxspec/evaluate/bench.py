@@ -3,7 +3,8 @@
 Every round decodes every prompt with every drafter in turn, so that a busy machine slows all alike; times are decode
 time alone, and a speed ratio is of medians over rounds. A drafter whose ids differ has no speed ratio. Other decoders
 of the same model may run beside them, and the same model in other precisions: each drafter is then compared id by id
-with plain decoding in its own precision, and in time with the fastest plain decoding there is.
+with plain decoding in its own precision, and in time with the fastest plain decoding there is, token by token, since a
+near tie in a lower precision may fall either way and change the rest of a text.
 """
 
 import statistics
@@ -46,9 +47,8 @@ class BenchRow(NamedTuple):
       prompts: how many.
       tokens: generated.
       tokens_per_call: of the target.
-      speed_ratio: decode seconds of the fastest plain decoding over its own, on the prompts for which it has a time.
-        None when there are none, or ids differ; in a precision below float32, where a near tie may fall either way,
-        over the prompts whose ids are the same, if any.
+      speed_ratio: decode seconds a token of the fastest plain decoding over its own, on the prompts for which it has a
+        time. None when there are none, or ids differ in float32.
       identical: whether all ids equal plain decoding's.
       same: share of prompts whose ids do.
       sources: share of each source's drafted nodes that were accepted.
@@ -161,10 +161,9 @@ def _row(
     statistics_of_runs = [run.statistics for run in runs if isinstance(run, _OwnRun)]
     by_source = total(statistics_of_runs).by_source if statistics_of_runs else {}
     timed = [all(run.seconds > 0 for run in of_prompt) for of_prompt in zip(*rounds, strict=True)]
-    compared = [alike and told for alike, told in zip(same, timed, strict=True)]
     ratio = None
-    if any(compared) and (all(same) or not exact):
-        ratio = min(_median_seconds(plain, compared) for plain in plains) / _median_seconds(rounds, compared)
+    if any(timed) and (all(same) or not exact):
+        ratio = min(_median_seconds(plain, timed) for plain in plains) / _median_seconds(rounds, timed)
     return BenchRow(
         drafter=name,
         prompts=len(runs),
@@ -178,7 +177,6 @@ def _row(
 
 
 def _median_seconds(rounds: Sequence[Sequence[PeerRun]], which: Sequence[bool]) -> float:
-    """Median over rounds of the time that the prompts `which` took."""
-    return statistics.median(
-        sum(run.seconds for run, counts in zip(runs, which, strict=True) if counts) for runs in rounds
-    )
+    """Median over rounds of the time a token of the prompts `which` took."""
+    counted = [[run for run, counts in zip(runs, which, strict=True) if counts] for runs in rounds]
+    return statistics.median(sum(run.seconds for run in runs) / sum(len(run.ids) for run in runs) for runs in counted)

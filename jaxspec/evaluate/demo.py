@@ -75,7 +75,7 @@ def compare(
     for setting, value in (("rounds", rounds), ("max_new_tokens", max_new_tokens)):
         if value < 1:
             raise ValueError(f"{setting}={value} is below 1; there would be nothing to compare")
-    chat = lm.tokenizer.has_chat_template
+    chat = lm.tokenizer is not None and lm.tokenizer.has_chat_template
     encoded = encode_prompts(lm, [prompt.text for prompt in prompts], chat=chat)
     # One cache size for all prompts, so that two programs serve the whole demonstration.
     options: dict[str, Any] = {

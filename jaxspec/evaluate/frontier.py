@@ -1,9 +1,4 @@
-"""Accuracy against what it costs, for every policy over its thresholds: rollouts on fresh problems, graded exactly.
-
-Escalations are judged by what they replaced: the discarded step of the draft is written once more from the same text,
-and an escalation is wasted if the target's step is right no more than it was (ARBITRAGE, arXiv 2512.05033, section
-3.2).
-"""
+"""Accuracy against what it costs, for every policy over its thresholds: rollouts on the same problems, marked alike."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,20 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxspec.conformal import fixed
+from jaxspec.conformal import adaptive_conformal, fixed
 from jaxspec.engine.score_model import ScoringModel
 from jaxspec.engine.solution import Solved
 from jaxspec.engine.solve import solve
 from jaxspec.evaluate.intervals import Interval, paired_difference, proportion
+from jaxspec.evaluate.marking import Marking
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.steps import policies
-from jaxspec.steps.exact_score import exact_score
+from jaxspec.steps.scorers import Likelihood
 from jaxspec.steps.segmentation import Segmentation
 from jaxspec.steps.types import Policy
-from jaxspec.tasks.arithmetic import Problem, check_text, prompt_text
-from jaxspec.train.step_traces import next_steps
 
-COLOURS = {"random": "0.6", "rsd": "#c0504d", "arbitrage": "#2e75b6", "oracle": "#2e8b57"}
+COLOURS = {"random": "0.6", "likelihood": "#8064a2", "rsd": "#c0504d", "arbitrage": "#2e75b6", "oracle": "#2e8b57"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +52,11 @@ class FrontierPoint(NamedTuple):
       policy: its name.
       threshold: None without one.
       accuracy: share of problems with the right answer, `low` and `high` its 95 % interval.
-      step_accuracy: share of lines that are right given those before.
+      step_accuracy: share of steps that are right given those before; None where only answers are marked.
       escalation: share of the draft's steps that the target replaced; 1 where the target writes alone.
       target_tokens: that the target wrote, kept or not.
       target_calls: passes in which it wrote, summed over problems.
-      wasted: share of the target's steps that are right no more than the draft's were; 0 without any.
+      wasted: share of the target's steps that are right no more than the draft's were, 0 without any; None likewise.
       seconds: of the whole run, compilation apart.
     """
 
@@ -71,11 +65,11 @@ class FrontierPoint(NamedTuple):
     accuracy: float
     low: float
     high: float
-    step_accuracy: float
+    step_accuracy: float | None
     escalation: float
     target_tokens: int
     target_calls: int
-    wasted: float
+    wasted: float | None
     seconds: float
 
 
@@ -115,34 +109,37 @@ class RolloutSettings:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
-def contenders(
-    reward: ScoringModel, router: ScoringModel, rates: Sequence[float], oracle: bool = True
-) -> list[Contender]:
-    """All policies: RSD by a reward model, ARBITRAGE by a router, chance, each model alone, and the exact oracle.
-
-    Thresholds are those at which the scores' own quantiles promise the escalation `rates`; RSD runs at 0.7, its
-    authors' threshold, too.
-    """
-    lines = tuple(sorted({*(reward.line(rate) for rate in rates), 0.7}))
-    found = [
+def unscored(rates: Sequence[float]) -> list[Contender]:
+    """Each model alone, and chance at some escalation `rates`."""
+    return [
         Contender(policies.draft_only()),
         Contender(policies.target_only()),
         Contender(policies.random(0.0), tuple(rates)),
-        Contender(policies.rsd(scorer=reward.score), lines, scorer=reward.model),
-        Contender(
-            policies.arbitrage(scorer=router.score),
-            tuple(sorted({-router.line(rate) for rate in rates}, reverse=True)),
-            sign=-1.0,
-            scorer=router.model,
-        ),
     ]
-    return [*found, Contender(policies.oracle(0.0, exact_score()), (0.0,))] if oracle else found
+
+
+def by_reward(reward: ScoringModel, rates: Sequence[float]) -> Contender:
+    """RSD where the reward's own quantiles promise the escalation `rates`, and at 0.7, its authors' threshold."""
+    lines = tuple(sorted({*(reward.line(rate) for rate in rates), 0.7}))
+    return Contender(policies.rsd(scorer=reward.score), lines, scorer=reward.model)
+
+
+def by_router(router: ScoringModel, rates: Sequence[float]) -> Contender:
+    """ARBITRAGE where the router's own quantiles promise the escalation `rates`."""
+    lines = tuple(sorted({-router.line(rate) for rate in rates}, reverse=True))
+    return Contender(policies.arbitrage(scorer=router.score), lines, sign=-1.0, scorer=router.model)
+
+
+def by_likelihood(rates: Sequence[float]) -> list[Contender]:
+    """The steps that the target finds least likely are its own, at `rates` that calibrators hold: needs no training."""
+    kept = [policies.rsd(adaptive_conformal(rate), Likelihood()) for rate in rates]
+    return [Contender(dataclasses.replace(policy, name="likelihood")) for policy in kept]
 
 
 def frontier(
     draft: LanguageModel,
     target: LanguageModel,
-    problems: Sequence[Problem],
+    marking: Marking,
     contending: Sequence[Contender],
     settings: RolloutSettings,
     advance: Callable[[], None] = lambda: None,
@@ -151,7 +148,7 @@ def frontier(
 
     Args:
       draft, target: the pair.
-      problems: of the arithmetic task.
+      marking: the problems, and what their solutions are worth.
       contending: what to run.
       settings: of all runs.
       advance: called after every run.
@@ -159,10 +156,9 @@ def frontier(
     Raises:
       ValueError: no problem, or a setting that `solve` refuses.
     """
-    if not problems:
+    prompts = list(marking.prompts)
+    if not prompts:
         raise ValueError("there are no problems to solve")
-    prompts = [prompt_text(problem) for problem in problems]
-    judge = _Judge(draft, target, problems, settings)
     runs = []
     for contender in contending:
         options, warm = {**settings.of_solve(), "scorer": contender.scorer}, False
@@ -172,13 +168,9 @@ def frontier(
                 solve(draft, target, policy, prompts[:2], **options)
                 warm = True
             solution = solve(draft, target, policy, prompts, **options)
-            checks = [
-                check_text(problem, one.text, ended=one.finish == "eos")
-                for problem, one in zip(problems, solution.problems, strict=True)
-            ]
-            right = tuple(check.answer_right for check in checks)
+            marks = marking.mark(solution.problems)
+            right = marks.right
             low, high = proportion(sum(right), len(right))[1:]
-            lines = [each for check in checks for each in check.right]
             counted = solution.statistics
             by_draft = [step for one in solution.problems for step in one.steps if step.author == "draft"]
             replaced = counted.steps - len(by_draft)
@@ -188,11 +180,11 @@ def frontier(
                 accuracy=sum(right) / len(right),
                 low=low,
                 high=high,
-                step_accuracy=float(np.mean(lines)) if lines else 0.0,
+                step_accuracy=marks.step_accuracy,
                 escalation=replaced / counted.steps,
                 target_tokens=counted.target_tokens,
                 target_calls=counted.target_calls,
-                wasted=judge.wasted(solution.problems),
+                wasted=marks.wasted,
                 seconds=solution.seconds,
             )
             runs.append(FrontierRun(point, right, solution.problems))
@@ -237,7 +229,8 @@ def plot(runs: Sequence[FrontierRun], path: Path, title: str) -> None:
         rate = [point.escalation for point in points]
         left.plot(rate, [point.accuracy for point in points], "o-", color=colour, label=name, markersize=4)
         left.fill_between(rate, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.12, lw=0)
-        right.plot(rate, [point.wasted for point in points], "o-", color=colour, label=name, markersize=4)
+        if all(point.wasted is not None for point in points):
+            right.plot(rate, [point.wasted for point in points], "o-", color=colour, label=name, markersize=4)
     for run in runs:
         if run.point.policy in ("draft_only", "target_only"):
             left.axhline(run.point.accuracy, color="0.3", lw=0.8, ls=":" if run.point.policy == "draft_only" else "--")
@@ -248,48 +241,3 @@ def plot(runs: Sequence[FrontierRun], path: Path, title: str) -> None:
     figure.suptitle(title, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
-
-
-class _Judge:
-    """Says which escalations were wasted; remembers the draft's steps, which policies share."""
-
-    def __init__(
-        self, draft: LanguageModel, target: LanguageModel, problems: Sequence[Problem], settings: RolloutSettings
-    ) -> None:
-        self._pair, self._problems, self._settings = (draft, target), problems, settings
-        self._drafted: dict[tuple[int, str], str] = {}
-
-    def wasted(self, solved: Sequence[Solved]) -> float:
-        """Share of the target's steps that are right no more than the draft's would have been."""
-        escalated = []
-        for one in solved:
-            before, ids = "", []
-            for step in one.steps:
-                if step.author == "target":
-                    escalated.append((one.question, before, list(ids), step.text))
-                before, ids = before + step.text, ids + step.ids
-        if not escalated:
-            return 0.0
-        self._write({(question, before): ids for question, before, ids, _ in escalated})
-        gains = 0
-        for question, before, _, text in escalated:
-            drafted = self._drafted[question, before]
-            gains += self._right(question, before, text) > self._right(question, before, drafted)
-        return 1.0 - gains / len(escalated)
-
-    def _right(self, question: int, before: str, step: str) -> bool:
-        problem = self._problems[question]
-        ahead = len(check_text(problem, before).right)
-        right = check_text(problem, before + step, ended=not step.endswith("\n")).right
-        return len(right) == ahead + 1 and right[-1]
-
-    def _write(self, contexts: dict[tuple[int, str], list[int]]) -> None:
-        missing = {place: ids for place, ids in contexts.items() if place not in self._drafted}
-        draft, target = self._pair
-        tokenizer = target.tokenizer
-        texts = [[*tokenizer.encode(prompt_text(self._problems[q])), *ids] for (q, _), ids in missing.items()]
-        limits = [self._settings.max_new_tokens - len(ids) for ids in missing.values()]
-        options = self._settings.of_solve()
-        options = {name: options[name] for name in ("segmentation", "lanes", "cache", "seed")}
-        found = next_steps(draft, target, policies.draft_only(), texts, limits, **options)
-        self._drafted |= {place: tokenizer.decode(ids) for place, ids in zip(missing, found, strict=True)}

@@ -6,6 +6,7 @@ R texts, L tokens, K most probable tokens, V vocabulary.
 import dataclasses
 import functools
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -99,7 +100,7 @@ class Recording:
         try:
             with np.load(path, allow_pickle=False) as kept:
                 arrays = {field.name: kept[field.name] for field in dataclasses.fields(Recording)}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{path} is not a readable recording ({error}); record it again") from error
         scalars = {"disagreements": int, "vocabulary": int, "model": str}
         return Recording(**arrays | {name: kind(arrays[name]) for name, kind in scalars.items()})

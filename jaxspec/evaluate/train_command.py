@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from jaxspec.evaluate.config import read_config, read_yaml
+from jaxspec.tasks.question_file import is_question_file
 from jaxspec.train.run import LanguageModelConfig, run
 from jaxspec.train.run_consistency import ConsistencyConfig, run_consistency
 from jaxspec.train.run_step_head import StepHeadConfig, run_step_head
@@ -26,6 +28,9 @@ def train(
     config: Annotated[Path, typer.Option(help="A YAML file; see configs/.")],
     folder: Annotated[str | None, typer.Option(help="Where to write.", show_default="the config's")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all draws.", show_default="the config's")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="JSON lines of questions and answers.", show_default="the config's task")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in the folder stopped.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object to standard output, nothing else.")
@@ -37,10 +42,11 @@ def train(
     Progress goes to standard error. Ctrl-C saves a checkpoint first; --resume goes on from it. The exit code is 1
     when a monitor stopped the training; no model is written then.
     """
-    settings, go = read_train_config(config, folder, seed)
+    settings, go = read_train_config(config, folder, seed, data)
     words = ["jaxspec", "train", "--config", str(config)]
     words += [] if folder is None else ["--folder", folder]
     words += [] if seed is None else ["--seed", str(seed)]
+    words += [] if data is None else ["--data", data.name]
     report = go(settings, resume=resume, command=shlex.join(words))
     if as_json:
         print(json.dumps(_plain(report), allow_nan=False))
@@ -53,17 +59,21 @@ def train(
         raise typer.Exit(STOPPED)
 
 
-def read_train_config(path: Path, folder: str | None = None, seed: int | None = None) -> tuple[Any, Any]:
+def read_train_config(
+    path: Path, folder: str | None = None, seed: int | None = None, data: Path | None = None
+) -> tuple[Any, Any]:
     """The config a file describes, by its `kind`, and the function that runs it.
 
     Args:
       path: of the file.
       folder: to write to, instead of the config's.
       seed: of every draw, instead of the config's.
+      data: questions and answers to train on, instead of the config's task.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no YAML, or of an unknown kind or setting.
+      ValueError: it is no YAML, of an unknown kind or setting, or `data` is given to a kind that takes none, or is
+        not named as JSON lines.
     """
     raw = read_yaml(path)
     kind = raw.pop("kind", "language_model") if isinstance(raw, dict) else "language_model"
@@ -71,6 +81,12 @@ def read_train_config(path: Path, folder: str | None = None, seed: int | None = 
         raise ValueError(f"{path}: kind={kind!r} is not one of {', '.join(KINDS)}")
     if isinstance(raw, dict) and folder is not None:
         raw["folder"] = folder
+    if data is not None and kind != "consistency":
+        raise ValueError(f"--data={data} is for kind=consistency, and {path} is of kind={kind}; leave it out")
+    if data is not None and not is_question_file(str(data)):
+        raise ValueError(f"--data={data} is not the path of JSON lines; give a .jsonl file")
+    if isinstance(raw, dict) and data is not None:
+        raw["task"] = str(data)
     form, go = KINDS[kind]
     config = read_config(path, form, raw)
     return config if seed is None else _seeded(config, seed), go
@@ -85,9 +101,11 @@ def _seeded(config: Any, seed: int) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Records as JSON objects, paths as text."""
+    """Records as JSON objects, paths as text, what is no number as nothing."""
     if hasattr(value, "_asdict"):
         return {name: _plain(part) for name, part in value._asdict().items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # such as the AUC of examples with one label
     return str(value) if isinstance(value, Path) else value

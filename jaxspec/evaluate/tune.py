@@ -139,7 +139,7 @@ def tune(
         measured = {row.drafter: row.speed_ratio for row in bench(lm, ids, best, max_new_tokens=limit)}
         rows = [row._replace(measured=measured.get(row.drafter)) for row in rows]
     return TuneReport(
-        choice=choose(rows),
+        choice=choose(rows, confirmed=confirm > 0),
         rows=tuple(rows),
         costs=prices.passes[0],
         prompts=recording.texts,
@@ -148,10 +148,13 @@ def tune(
     )
 
 
-def choose(rows: Sequence[TuneRow]) -> str:
-    """The fastest drafter, by measurement where there is any, else by prediction; `plain` if none is faster."""
-    seen = [(row.measured, row.drafter) for row in rows if row.measured is not None]
-    speed, name = max(seen or [(row.predicted, row.drafter) for row in rows], key=lambda pair: pair[0])
+def choose(rows: Sequence[TuneRow], *, confirmed: bool) -> str:
+    """The fastest drafter by prediction or, `confirmed`, by measurement; `plain` if none is faster."""
+    if confirmed:
+        seen = [(row.measured, row.drafter) for row in rows if row.measured is not None]
+    else:
+        seen = [(row.predicted, row.drafter) for row in rows]
+    speed, name = max(seen, key=lambda pair: pair[0], default=(0.0, PLAIN))
     return name if speed > 1.0 else PLAIN
 
 

@@ -83,7 +83,9 @@ class Segmentation:
       max_step_tokens: cap, at least 1.
       delimiter_ids: ids that end a step by themselves, such as a reserved separator without text.
       lookahead: bytes at the end of every delimiter that only prove that a step is over. A token made complete by
-        such bytes alone opens the next step: the space of " The" proves that a sentence ended before it.
+        such bytes alone opens the next step, unless it is white space: that of " The" proves that a sentence ended
+        before it. Where tokens are drawn and steps may be taken back, it ends its step instead, because drawing it
+        again would favour tokens that prove nothing.
     """
 
     delimiters: tuple[str, ...]
@@ -109,7 +111,7 @@ class Segmentation:
     @classmethod
     def prose(cls, max_step_tokens: int = 128) -> "Segmentation":
         """Sentences: a full stop, question or exclamation mark that white space follows, closing quote between or
-        not, or a line break. Abbreviations end a sentence too; decimal fractions do not."""
+        not, or a blank line. Abbreviations end a sentence too; decimal fractions do not."""
         marks = [mark + close for mark in ".?!" for close in ("", '"', ")", "\N{RIGHT DOUBLE QUOTATION MARK}")]
         ends = (*(mark + space for mark in marks for space in " \n"), "\n\n")
         return cls(ends, max_step_tokens, lookahead=1)
@@ -199,6 +201,7 @@ def _token_table(segmentation: Segmentation, token_bytes: Sequence[bytes]) -> np
     while size < matched:
         size *= 2
     length = np.array([len(piece) for piece in token_bytes])
+    blank = np.array([piece.isspace() for piece in token_bytes]) & (segmentation.lookahead > 0)
     padded = np.zeros((len(token_bytes), max(length, default=0)), np.uint8)
     for index, piece in enumerate(token_bytes):
         padded[index, : len(piece)] = np.frombuffer(piece, np.uint8)
@@ -207,9 +210,10 @@ def _token_table(segmentation: Segmentation, token_bytes: Sequence[bytes]) -> np
     for offset in range(padded.shape[1]):
         inside = np.flatnonzero(length > offset)
         after = step[states[:, inside], padded[inside, offset]]
-        kind = BEFORE if offset < segmentation.lookahead else AFTER
+        kind = np.where(blank[inside], AFTER, BEFORE) if offset < segmentation.lookahead else AFTER
         ends[:, inside] = np.where(after == matched, kind, ends[:, inside])
         states[:, inside] = np.where(after == matched, 0, after)
+    states[:, blank] = np.where(ends[:, blank] == AFTER, 0, states[:, blank])  # the rest of it begins nothing
     table = np.zeros((size, len(token_bytes)), np.int32)
     table[:matched] = KINDS * states + ends
     return table

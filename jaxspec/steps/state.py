@@ -44,7 +44,8 @@ class Trace(NamedTuple):
       count: (R,) int32 steps committed.
       end: (R, S) int32 length of the text behind the step.
       author: (R, S) int8 an `Author`.
-      escalated: (R, S) bool whether the target wrote for this step: instead of the draft, in comparison, or behind.
+      escalated: (R, S) bool whether the step was handed over: the target wrote it instead, won the comparison, or wrote
+      on behind it. A comparison that the draft won is none, though the target wrote for it too.
       score: (R, S) float32 of the draft's step; NaN where none was scored.
       target_score: (R, S) float32 of the target's step, where both were.
       turn: (R, S) int16 draft steps before this one.

@@ -61,6 +61,13 @@ def grade(response: str, reference: str, verifier: MathVerifier | None = None) -
     return Grade(verifier.equal(_bare(wanted), _bare(answer)) is True, answer, "math-verify")
 
 
+def grade_stated(reference: str, response: str) -> bool:
+    """Whether a response states the result its reference states in a box or behind "####", or else says the same."""
+    if _marked(reference):
+        return grade(response, reference).correct
+    return response.strip() == reference.strip()
+
+
 def extract_answer(text: str) -> str | None:
     """The answer a text states, as written, or None."""
     marked = _marked(text)

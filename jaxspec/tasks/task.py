@@ -1,22 +1,27 @@
 """Tasks with answers that can be marked, by name."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from jaxspec.tasks import arithmetic, sql_vocabulary, text_to_sql
 from jaxspec.weights.tokenizer import Tokenizer
 
+Ids = Sequence[int]
+
 
 class Task(NamedTuple):
     """Attributes:
-    example: (seed, index, split) -> (prompt, answer); splits are `train` and `held_out`.
-    tokenizer: the task's own, for models trained from scratch.
+    example: (seed, index, split) -> (prompt, answer); splits are `train` and `held_out`. Prompts are texts, or ids of
+      the tokenizer.
+    tokenizer: the task's own, for models trained from scratch, or that of the model it was made for.
     grade: (answer, a model's text) -> whether it is right.
+    rows: different examples to train on, which then come again; None if there is no end of them.
     """
 
-    example: Callable[..., tuple[str, str]]
+    example: Callable[..., tuple[Any, str]]
     tokenizer: Callable[[], Tokenizer]
     grade: Callable[[str, str], bool]
+    rows: int | None = None
 
 
 TASKS = {

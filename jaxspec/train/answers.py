@@ -13,9 +13,12 @@ import numpy as np
 
 from jaxspec.models.config import ModelConfig
 from jaxspec.models.model_fn import Params
+from jaxspec.tasks.task import Ids
 from jaxspec.train.forward import forward
 from jaxspec.train.language_model_loss import TextBatch, cross_entropy, entropy
 from jaxspec.weights.tokenizer import Tokenizer
+
+Prompt = str | Ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,7 @@ class AnswerBatches:
       tokens: ids a text, T; shorter ones are filled up.
     """
 
-    example: Callable[[int], tuple[str, str]]
+    example: Callable[[int], tuple[Prompt, str]]
     tokenizer: Tokenizer
     rows: int
     tokens: int
@@ -41,8 +44,8 @@ class AnswerBatches:
         )
 
 
-def encode_answers(examples: Sequence[tuple[str, str]], tokenizer: Tokenizer, tokens: int) -> TextBatch:
-    """Prompts with their answers as one batch.
+def encode_answers(examples: Sequence[tuple[Prompt, str]], tokenizer: Tokenizer, tokens: int) -> TextBatch:
+    """Prompts, texts or their ids, with their answers as one batch.
 
     Raises:
       ValueError: the tokenizer has no end of sequence, or a text is longer than `tokens`.
@@ -52,7 +55,7 @@ def encode_answers(examples: Sequence[tuple[str, str]], tokenizer: Tokenizer, to
     ids = np.zeros((len(examples), tokens), np.int32)
     counted = np.zeros((len(examples), tokens), bool)
     for row, (prompt, answer) in enumerate(examples):
-        before = tokenizer.encode(prompt)
+        before = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         text = [*before, *tokenizer.encode(answer, add_special=False), tokenizer.eos_id]
         if len(text) > tokens:
             raise ValueError(f"a prompt with its answer has {len(text)} tokens, more than tokens={tokens}; raise it")

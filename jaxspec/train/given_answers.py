@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxspec.train.answers import encode_answers
+from jaxspec.train.answers import Prompt, encode_answers
 from jaxspec.train.consistency import ConsistencyBatch
 from jaxspec.train.random_blocks import random_blocks
 from jaxspec.weights.tokenizer import Tokenizer
@@ -34,7 +34,7 @@ class GivenAnswerBatches:
       seed: of all draws.
     """
 
-    example: Callable[[int], tuple[str, str]]
+    example: Callable[[int], tuple[Prompt, str]]
     tokenizer: Tokenizer
     rows: int
     tokens: int

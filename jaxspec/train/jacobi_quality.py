@@ -32,7 +32,7 @@ class JacobiQuality(NamedTuple):
 
 def jacobi_quality(
     lm: LanguageModel,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Sequence[int]],
     is_right: Callable[[int, str], bool],
     *,
     sizes: Sequence[int] = (16,),
@@ -45,7 +45,7 @@ def jacobi_quality(
 
     Args:
       lm: the model.
-      prompts: at least one.
+      prompts: texts or token ids, at least one.
       is_right: from a prompt's index and a text to whether it answers it.
       sizes: n, tokens iterated on at once.
       modes: of `drafters.jacobi`.

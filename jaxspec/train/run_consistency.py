@@ -4,6 +4,7 @@ CLLM (arXiv 2403.00835) is one round; Jacobi Forcing (arXiv 2512.14681) collects
 """
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ from jaxspec.drafters.model_tables import fingerprint
 from jaxspec.engine.load import load
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import Params
-from jaxspec.tasks.task import Task, find_task
+from jaxspec.tasks.question_file import Question, is_question_file, question_task, read_questions
+from jaxspec.tasks.task import Ids, Task, find_task
 from jaxspec.train.card import write_card
 from jaxspec.train.consistency import ConsistencySettings, consistency
 from jaxspec.train.given_answers import GivenAnswerBatches
@@ -30,6 +32,7 @@ from jaxspec.train.run import DTYPES, MODEL, RUN
 from jaxspec.train.shards import read_shards
 from jaxspec.train.trainer import Monitor, TrainSettings, check_run, describe_config, finished_steps, train
 from jaxspec.train.trajectory_batches import StateChoice, TrajectoryBatches, trajectory_batches
+from jaxspec.train.whole_folder import whole_folder
 from jaxspec.weights.save import save_model
 
 SHARDS = "trajectories"
@@ -42,7 +45,8 @@ class ConsistencyConfig:
     """A run of consistency training.
 
     Attributes:
-      task: a name in `jaxspec.tasks.task`.
+      task: a name in `jaxspec.tasks.task`, or the path of questions and answers as JSON lines; see
+        `jaxspec.tasks.question_file`.
       base: the model to start from, as `jaxspec.load` takes it.
       folder: gets trajectories and the run of every round, and the finished checkpoint (`model/`).
       training: steps and optimiser of every round.
@@ -51,7 +55,8 @@ class ConsistencyConfig:
       prompts: prompts answered a round, none of them twice; for own answers.
       first_prompt: number of the first, beyond what the base has seen.
       collection: of trajectories; given answers know its `block` and `blocks` alone.
-      tokens: ids a text of given answers, prompt, answer and end.
+      tokens: ids a text of given answers, prompt, answer and end. Rows of a file that take more are left out; where
+        the model answers itself, all blocks of the collection count as the answer.
       rounds: times the model, as it is then, answers and is trained.
       batch_size: answers a step.
       states: which state of every block a step trains; given answers know the `initial` one alone, of tokens of
@@ -152,48 +157,98 @@ def run_consistency(
 
     Raises:
       FileExistsError: the folder holds a finished checkpoint, or a run and `resume` is not set.
-      ValueError: an unknown task, a base whose vocabulary is not the task's, or another run's folder.
+      FileNotFoundError: `config.task` is a path, and there is no such file.
+      ValueError: an unknown task, a base whose vocabulary is not the task's, a file whose rows cannot be used, or
+        another run's folder.
       DivergedError, KeyboardInterrupt: see `trainer.train`.
     """
-    task = find_task(config.task)
     folder = Path(config.folder)
     if (folder / MODEL).exists():
         raise FileExistsError(f"{folder / MODEL} exists already; choose another folder")
+    rows = read_questions(config.task) if is_question_file(config.task) else None
+    if rows is None:
+        find_task(config.task)  # raises before a base is read
     base = load(config.base, dtype="float32")
+    task = _generated(config, base) if rows is None else _questions(config, base, rows)
+    check_run(_run_folder(folder, 0), _training(config, 0), _description(config, base), resume=resume)
+    measured = [task.example(config.training.seed, index, "held_out") for index in range(config.held_out)]
+    before = _quality(base, config, task, measured)
+    params, stopped = base.params, None
+    begun = time.perf_counter()
+    for number in range(config.rounds):
+        params, stopped = _round(config, task, base, params, folder, number, resume, monitors)
+        if stopped is not None:
+            break
+    seconds = time.perf_counter() - begun
+    trained = dataclasses.replace(base, params=params)
+    after = _quality(trained, config, task, measured)
+    if stopped is not None:
+        return ConsistencyReport(None, before, after, seconds, stopped)
+    with whole_folder(folder / MODEL) as written:
+        save_model(written, base.config, params, task.tokenizer())
+        write_card(
+            written,
+            title=f"A consistency-trained model of {Path(config.task).stem}",
+            summary=f"`{config.base}` after consistency training by jaxspec, so that it says several tokens a pass.",
+            command=command or "jaxspec.train.run_consistency.run_consistency(config)",
+            config=config,
+            data=_data(config, task),
+            quality=_rows("base", before) | _rows("trained", after) | {"minutes of the last call": seconds / 60},
+        )
+    return ConsistencyReport(folder / MODEL, before, after, seconds, None)
+
+
+def _generated(config: ConsistencyConfig, base: LanguageModel) -> Task:
+    """The task of that name.
+
+    Raises:
+      ValueError: the base was not trained on it.
+    """
+    task = find_task(config.task)
     wanted = task.tokenizer().vocabulary_size
     if base.config.vocabulary != wanted:
         raise ValueError(
             f"{config.base} has {base.config.vocabulary} ids and the task {config.task!r} has {wanted}; "
             "take a base that was trained on the task"
         )
-    check_run(_run_folder(folder, 0), _training(config, 0), _description(config, base), resume=resume)
-    measured = [task.example(config.training.seed, index, "held_out") for index in range(config.held_out)]
-    before = _quality(base, config, measured)
-    params, stopped = base.params, None
-    begun = time.perf_counter()
-    for number in range(config.rounds):
-        params, stopped = _round(config, base, params, folder, number, resume, monitors)
-        if stopped is not None:
-            break
-    seconds = time.perf_counter() - begun
-    trained = dataclasses.replace(base, params=params)
-    after = _quality(trained, config, measured)
-    if stopped is not None:
-        return ConsistencyReport(None, before, after, seconds, stopped)
-    save_model(folder / MODEL, base.config, params, task.tokenizer())
-    write_card(
-        folder / MODEL,
-        title=f"A consistency-trained model of {config.task}",
-        summary=f"`{config.base}` after consistency training by jaxspec, so that it says several tokens a pass.",
-        command=command or "jaxspec.train.run_consistency.run_consistency(config)",
-        config=config,
-        data=_data(config),
-        quality=_rows("base", before) | _rows("trained", after) | {"minutes of the last call": seconds / 60},
-    )
-    return ConsistencyReport(folder / MODEL, before, after, seconds, None)
+    return task
 
 
-def _data(config: ConsistencyConfig) -> str:
+def _questions(config: ConsistencyConfig, base: LanguageModel, rows: Sequence[Question]) -> Task:
+    """The questions of a file in the tokens of the base.
+
+    Raises:
+      ValueError: the base has no tokenizer, or too few rows are short enough.
+    """
+    tokenizer = base.tokenizer
+    if tokenizer is None:
+        raise ValueError(f"{config.base} has no tokenizer to read {config.task} with; take a base that has one")
+
+    def fits(prompt: Ids, answer: str) -> bool:
+        if config.answers == "own":
+            room = config.collection.blocks * config.collection.block
+        else:
+            room = len(tokenizer.encode(answer, add_special=False)) + 1
+        return len(prompt) + room <= config.tokens
+
+    task = question_task(rows, tokenizer, config.held_out, fits)
+    assert task.rows is not None
+    if config.answers == "own" and config.prompts > task.rows:
+        raise ValueError(
+            f"prompts={config.prompts} are more than the {task.rows} rows of {config.task} to train on; lower it"
+        )
+    return task
+
+
+def _data(config: ConsistencyConfig, task: Task) -> str:
+    if task.rows is not None:
+        given = config.answers == "given"
+        asked = config.rounds * (config.training.steps * config.batch_size if given else config.prompts)
+        return (
+            f"{'Answers of' if given else 'Own answers to'} {min(asked, task.rows):,} of {task.rows:,} rows of "
+            f"`{Path(config.task).name}`, {config.rounds} round(s); measured on its last {config.held_out} rows of at "
+            f"most {config.tokens} tokens."
+        )
     if config.answers == "given":
         what = f"{config.training.steps * config.batch_size:,} generated examples, each seen once,"
     else:
@@ -204,6 +259,7 @@ def _data(config: ConsistencyConfig) -> str:
 
 def _round(
     config: ConsistencyConfig,
+    task: Task,
     base: LanguageModel,
     params: Params,
     folder: Path,
@@ -212,7 +268,7 @@ def _round(
     monitors: Sequence[Monitor],
 ) -> tuple[Params, str | None]:
     """Trained parameters, and why training was stopped, or None."""
-    task, run = find_task(config.task), _run_folder(folder, number)
+    run = _run_folder(folder, number)
     lm = dataclasses.replace(base, params=params)
     if config.answers == "given":
         batches = _given_answers(config, task, number)
@@ -249,6 +305,9 @@ def _description(config: ConsistencyConfig, lm: LanguageModel) -> dict[str, Any]
     """What decides a round that begins with `lm`, besides `_training`."""
     settings = describe_config(config, ("training", *NO_WEIGHT))
     del settings["collection"]["lanes"]
+    if is_question_file(config.task):
+        settings["task"] = hashlib.sha256(Path(config.task).read_bytes()).hexdigest()
+        settings["held_out"] = config.held_out  # these rows are not among those to train on
     return settings | {"base": fingerprint(lm)}
 
 
@@ -273,7 +332,7 @@ def _own_answers(
 
 
 def _given_answers(config: ConsistencyConfig, task: Task, number: int) -> GivenAnswerBatches:
-    """Batches of the task's answers, from `first_prompt` on, none twice in any round."""
+    """Batches of the task's answers, from `first_prompt` on, none twice in any round but where a file has no more."""
     seed, tokenizer = config.training.seed, task.tokenizer()
     first = config.first_prompt + number * config.training.steps * config.batch_size
     return GivenAnswerBatches(
@@ -289,12 +348,13 @@ def _given_answers(config: ConsistencyConfig, task: Task, number: int) -> GivenA
     )
 
 
-def _quality(lm: LanguageModel, config: ConsistencyConfig, examples: Sequence[tuple[str, str]]) -> list[JacobiQuality]:
-    grade = find_task(config.task).grade
+def _quality(
+    lm: LanguageModel, config: ConsistencyConfig, task: Task, examples: Sequence[tuple[Any, str]]
+) -> list[JacobiQuality]:
     return jacobi_quality(
         lm,
         [prompt for prompt, _ in examples],
-        lambda index, text: grade(examples[index][1], text),
+        lambda index, text: task.grade(examples[index][1], text),
         sizes=config.sizes,
         initial=config.initial,
         max_new_tokens=config.max_new_tokens,

@@ -38,6 +38,7 @@ from jaxspec.train.step_heads import (
 from jaxspec.train.step_shards import describe, read_traces, write_missing
 from jaxspec.train.step_traces import StepTraces, collect_traces, first_problems
 from jaxspec.train.trainer import Monitor, TrainSettings, check_run, describe_config, train
+from jaxspec.train.whole_folder import whole_folder
 from jaxspec.weights.save import save_model
 
 STEP_TOKENS, MAX_STEPS, NEW_TOKENS = 40, 10, 96  # longer than any step, chain and solution of the task
@@ -139,29 +140,32 @@ def run_step_head(
     count = sum(leaf.size for leaf in jax.tree.leaves(result.params))
     if result.stopped is not None:
         return RunReport(None, count, result.step, seconds, quality, result.stopped)
-    save_model(folder / MODEL, scoring, result.params, target.tokenizer)
-    of_draft = predict(result.params, scoring, settings, split(router_examples(traces, annotation), config.held_out)[1])
-    scores = of_draft if settings.kind == "reward" else -of_draft
-    describe_scoring(folder / MODEL, settings.kind, draft, target, scores)
-    what = "reward model: the probability that a step is right"
-    if settings.kind != "reward":
-        what = f"router ({settings.kind}): what the target's step would gain on the draft's, before it is written"
-    write_card(
-        folder / MODEL,
-        title=f"A step {'reward model' if settings.kind == 'reward' else 'router'} of {config.task}",
-        summary=f"A {what}. {count:,} parameters, on the backbone of the target. Open it with "
-        "`jaxspec.engine.score_model.load_scorer`, which refuses a router of another pair.\n\n"
-        f"- draft, SHA-256 of its weights: `{weights_hash(draft)}`\n"
-        f"- target, SHA-256 of its weights: `{weights_hash(target)}`",
-        command=command or "jaxspec.train.run_step_head.run_step_head(config)",
-        config=config,
-        data=f"{len(traces.problem):,} paired steps of {config.problems:,} generated problems, number "
-        f"{config.first_problem:,} and on of seed {seed}, both models writing from the text of the greedy oracle; "
-        f"labels: {config.labels}. {len(training.end):,} examples trained on"
-        f"{', as many of each label' if settings.balance else ''}; {len(held_out.end):,} of the last "
-        f"{config.held_out} problems measured on.",
-        quality={"steps": result.step, **quality, "minutes of the last training call": seconds / 60},
-    )
+    with whole_folder(folder / MODEL) as written:
+        save_model(written, scoring, result.params, target.tokenizer)
+        of_draft = predict(
+            result.params, scoring, settings, split(router_examples(traces, annotation), config.held_out)[1]
+        )
+        scores = of_draft if settings.kind == "reward" else -of_draft
+        describe_scoring(written, settings.kind, draft, target, scores)
+        what = "reward model: the probability that a step is right"
+        if settings.kind != "reward":
+            what = f"router ({settings.kind}): what the target's step would gain on the draft's, before it is written"
+        write_card(
+            written,
+            title=f"A step {'reward model' if settings.kind == 'reward' else 'router'} of {config.task}",
+            summary=f"A {what}. {count:,} parameters, on the backbone of the target. Open it with "
+            "`jaxspec.engine.score_model.load_scorer`, which refuses a router of another pair.\n\n"
+            f"- draft, SHA-256 of its weights: `{weights_hash(draft)}`\n"
+            f"- target, SHA-256 of its weights: `{weights_hash(target)}`",
+            command=command or "jaxspec.train.run_step_head.run_step_head(config)",
+            config=config,
+            data=f"{len(traces.problem):,} paired steps of {config.problems:,} generated problems, number "
+            f"{config.first_problem:,} and on of seed {seed}, both models writing from the text of the greedy oracle; "
+            f"labels: {config.labels}. {len(training.end):,} examples trained on"
+            f"{', as many of each label' if settings.balance else ''}; {len(held_out.end):,} of the last "
+            f"{config.held_out} problems measured on.",
+            quality={"steps": result.step, **quality, "minutes of the last training call": seconds / 60},
+        )
     return RunReport(folder / MODEL, count, result.step, seconds, quality, None)
 
 

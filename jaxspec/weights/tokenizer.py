@@ -119,6 +119,14 @@ class Tokenizer:
         return found
 
     @functools.cached_property
+    def byte_ids(self) -> frozenset[int]:
+        """Ids of single bytes, which decoding joins with the bytes beside them; none in byte-level vocabularies."""
+        decoder = json.loads(self._backend.to_str())["decoder"] or {}
+        if "ByteFallback" not in [step["type"] for step in decoder.get("decoders", [decoder]) if step]:
+            return frozenset()
+        return frozenset(index for token, index in self._backend.get_vocab().items() if _is_byte(token))
+
+    @functools.cached_property
     def special_tokens(self) -> dict[int, str]:
         """Names of the ids that are marks and not text."""
         tokens = self._backend.get_added_tokens_decoder().items()
@@ -172,7 +180,7 @@ def _piece_rule(decoder: Mapping[str, Any] | None, *, first: bool) -> Callable[[
             raise ValueError(f"stop strings need a tokenizer that decodes token by token, not by {kind}")
 
     def piece(token: str) -> bytes:
-        if "ByteFallback" in kinds and len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        if "ByteFallback" in kinds and _is_byte(token):
             raw = bytes([int(token[3:5], 16)])
         else:
             for old, new in replaced:
@@ -181,6 +189,10 @@ def _piece_rule(decoder: Mapping[str, Any] | None, *, first: bool) -> Callable[[
         return raw.removeprefix(stripped) if first else raw
 
     return piece
+
+
+def _is_byte(token: str) -> bool:
+    return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
 
 
 def _byte_level_piece(token: str) -> bytes:

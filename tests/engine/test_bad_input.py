@@ -10,6 +10,8 @@ from toy_model import toy_model
 import jaxspec
 from jaxspec import drafters
 from jaxspec.decode.loop import run_slice
+from jaxspec.engine.job import build_job
+from jaxspec.engine.request import Request
 
 LM = toy_model(3, context=100)
 
@@ -26,7 +28,12 @@ CASES = {
     "temperature": (dict(temperature=-0.5), "temperature=-0.5 is out of range"),
     "nan temperature": (dict(temperature=float("nan")), "temperature=nan is out of range"),
     "top_k": (dict(top_k=-1), "top_k=-1 is out of range"),
+    "cold temperature": (dict(temperature=2e-38), "temperature=2e-38 is out of range"),
+    "hot temperature": (dict(temperature=1e39), "temperature=1e[+]39 is out of range"),
     "top_p": (dict(top_p=0.0), "top_p=0.0 is out of range"),
+    "tiny top_p": (dict(top_p=1e-50), "top_p=1e-50 is out of range; it must be from 1e-30 to 1"),
+    "tiny penalty": (dict(repetition_penalty=1e-50), "repetition_penalty=1e-50 is out of range"),
+    "drafter not called": (dict(drafter=drafters.best), "proposes nothing; call it"),
     "min_p": (dict(min_p=1.5), "min_p=1.5 is out of range"),
     "penalty": (dict(repetition_penalty=0.0), "repetition_penalty=0.0 is out of range"),
     "seed": (dict(seed=-1), "seed=-1 is out of range"),
@@ -36,6 +43,8 @@ CASES = {
     "max_draft": (dict(max_draft=-1), "max_draft=-1 is negative"),
     "empty stop": (dict(stop=["ab", ""]), "empty string"),
     "bare stop": (dict(stop="ab"), "pass a list"),
+    "stop that is none": (dict(stop=3), "stop=3 is no list of strings"),
+    "ids in passing": (dict(stop=iter([3])), "stop holds 3, which is no string"),
     "stop id": (dict(stop_ids=[9]), "stop_ids holds 9"),
     "banned id": (dict(banned_ids=[-2]), "banned_ids holds -2"),
     "all banned": (dict(banned_ids=list(range(7))), "whole vocabulary"),
@@ -117,6 +126,21 @@ def test_numbers_of_arrays_are_numbers() -> None:
     plain = jaxspec.generate(LM, [[1, 2]], max_new_tokens=5, seed=3, temperature=0.5)
     arrays = jaxspec.generate(LM, [[1, 2]], max_new_tokens=np.int64(5), seed=jnp.uint32(3), temperature=np.float64(0.5))
     assert arrays.ids == plain.ids
+
+
+def test_a_cache_beyond_the_context_takes_no_memory() -> None:
+    job = build_job(LM, [Request((1, 2), 9)], drafters.autoregressive(), cache=10**9)
+    assert job.shape.slots == 128
+    assert jaxspec.generate(LM, [[1, 2]], max_new_tokens=3, cache=10**9).ids == jaxspec.generate(
+        LM, [[1, 2]], max_new_tokens=3, cache=100
+    ).ids  # fmt: skip
+
+
+def test_the_smallest_settings_are_greedy() -> None:
+    greedy = jaxspec.generate(LM, [[1, 2]], max_new_tokens=8)
+    for least in (dict(temperature=1e-30), dict(temperature=1.0, top_p=1e-30)):
+        out = jaxspec.generate(LM, [[1, 2]], max_new_tokens=8, **least)
+        assert out.ids == greedy.ids and out.finish == greedy.finish
 
 
 def test_none_stops_nothing() -> None:

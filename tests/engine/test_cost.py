@@ -10,6 +10,7 @@ import pytest
 from toy_model import toy_model
 
 from jaxspec import drafters
+from jaxspec.decode.loop import run_slice
 from jaxspec.engine import cost
 from jaxspec.engine.job import Job, build_job
 from jaxspec.engine.request import Request
@@ -100,3 +101,18 @@ def test_other_types_rules_and_machines_do_not_share_one(tmp_path, monkeypatch, 
 def test_the_processor_is_named() -> None:
     name, cores = cost._processor()
     assert name and cores >= 1
+
+
+def test_passes_are_timed_in_full_whatever_ends_the_texts_of_the_job(monkeypatch) -> None:
+    """The measurement is kept for all jobs of its slots, of which this one's texts could hardly use any."""
+    ticks = []
+
+    def run(program, inputs, state):
+        state = run_slice(program, inputs, state)
+        ticks.append(int(state.decode_ticks))
+        return state
+
+    monkeypatch.setattr(cost, "run_slice", run)
+    job = build_job(toy_model(1), REQUESTS, DRAFTER, cache=12, stop_ids=list(range(7)))
+    assert cost.seconds_a_pass(job, 1) > 0
+    assert ticks[-1] == cost.TICKS

@@ -37,7 +37,7 @@ def test_float32_ids_equal_plain_ids(lanes: int, temperature: float) -> None:
     ("temperature", "dtype"),
     [
         (0.6, "bfloat16"),
-        (0.0, "float32"),
+        pytest.param(0.0, "float32", marks=pytest.mark.slow),
         pytest.param(0.0, "bfloat16", marks=pytest.mark.slow),
         pytest.param(0.6, "float32", marks=pytest.mark.slow),
     ],
@@ -94,7 +94,7 @@ def test_strict_logits_are_bit_equal(dtype: str) -> None:
 
 
 def test_strict_needs_room_for_the_draft() -> None:
-    with pytest.raises(ValueError, match="15 draft nodes cannot hold the 16"):
+    with pytest.raises(ValueError, match="block of 15 draft nodes cannot hold the 16 .* take a drafter of at most 15"):
         jaxspec.generate(small_transformer(), [[1, 2]], drafter=drafters.context_ngram(width=16), strict=True)
 
 

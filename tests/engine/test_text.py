@@ -1,6 +1,7 @@
 """Streamed pieces add up to the whole text, in whole characters, however ids arrive."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -74,6 +75,30 @@ def test_tokenizers_that_treat_the_start_as_special(ids: list[int], cuts: list[i
 def test_an_unfinished_last_character_appears_at_the_end() -> None:
     pieces = pieces_of(Bytes(), "a😀".encode()[:-1], [1, 2, 3], [])
     assert "".join(pieces) == "a" + UNFINISHED and "".join(pieces[:-1]) == "a"
+
+
+class FallenBack(Bytes):
+    """Id i is byte i; where neighbouring bytes are no text together, none of them is a character."""
+
+    byte_ids = frozenset(range(128, 256))
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        text = ""
+        for is_byte, run in itertools.groupby(ids, lambda index: index in self.byte_ids):
+            together = bytes(run)
+            try:
+                text += together.decode()
+            except UnicodeDecodeError:
+                assert is_byte
+                text += UNFINISHED * len(together)
+        return text
+
+
+@given(st.lists(st.sampled_from(["a", "b", "\xe9", "\U0001f600"]), max_size=6), st.integers(0, 3), CUTS)
+def test_bytes_that_turn_out_to_be_no_text(letters: list[str], missing: int, cuts: list[int]) -> None:
+    raw = "".join(letters).encode()
+    ids = list(raw[: len(raw) - missing])
+    assert "".join(pieces_of(FallenBack(), ids, cuts, [])) == FallenBack().decode(ids)
 
 
 def test_text_that_may_become_a_stop_string_is_held_back() -> None:

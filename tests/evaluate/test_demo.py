@@ -101,3 +101,9 @@ def test_three_prompts_of_each_kind():
         kind for kind in ("code", "chat", "editing", "arithmetic") for _ in range(3)
     ]
     assert len({prompt.text for prompt in PROMPTS}) == len(PROMPTS)
+
+
+def test_a_model_without_a_tokenizer_is_refused():
+    lm = SimpleNamespace(**{**vars(LM), "tokenizer": None})
+    with pytest.raises(ValueError, match="prompt 0 is text but toy has no tokenizer"):
+        list(demo.compare(lm, [PROMPT], drafters.autoregressive(), "plain", max_new_tokens=4, rounds=1))

@@ -13,17 +13,20 @@ from jaxspec.cli import main
 from jaxspec.engine.score_model import ScoringModel, describe_scoring, load_scorer
 from jaxspec.evaluate import arbitrage_demo
 from jaxspec.evaluate.arbitrage_demo import fresh_problems, picture, points_object
+from jaxspec.evaluate.arithmetic_marking import ArithmeticMarking
 from jaxspec.evaluate.frontier import (
     Contender,
     FrontierPoint,
     FrontierRun,
     RolloutSettings,
-    contenders,
+    by_likelihood,
     difference,
     escalation_at,
     frontier,
     plot,
+    unscored,
 )
+from jaxspec.evaluate.marking import AnswerMarking
 from jaxspec.models.config import ModelConfig
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.transformer import transformer_fn
@@ -57,7 +60,7 @@ def runs(pair) -> list[FrontierRun]:
         Contender(steps.target_only()),
         Contender(exact, (-math.inf, math.inf)),
     ]
-    return frontier(*pair, PROBLEMS, contending, SETTINGS)
+    return frontier(*pair, ArithmeticMarking(*pair, PROBLEMS, SETTINGS), contending, SETTINGS)
 
 
 def test_the_ends_of_a_sweep_are_the_models_alone(runs: list[FrontierRun]) -> None:
@@ -97,10 +100,29 @@ def test_costs_at_an_accuracy_lie_on_lines_between_points(tmp_path) -> None:
 def test_contenders_run_at_the_lines_their_scores_promise() -> None:
     reward = ScoringModel(model(3, 1), steps.RewardModel(), tuple(np.linspace(0, 1, 101)))
     router = ScoringModel(model(4, 2), steps.AdvantageRouter(), tuple(np.linspace(-1, 0, 101)))
-    found = {each.policy.name: each for each in contenders(reward, router, (0.1, 0.5))}
+    models = arbitrage_demo.Models(model(1), model(2), reward, router)
+    found = {each.policy.name: each for each in arbitrage_demo.contending(models, (0.1, 0.5))}
     assert tuple(found) == arbitrage_demo.POLICIES
     np.testing.assert_allclose(found["rsd"].thresholds, [0.1, 0.5, 0.7])
     np.testing.assert_allclose(found["arbitrage"].thresholds, [0.9, 0.5])
+
+
+def test_where_only_answers_are_known_policies_run_without_training(pair, tmp_path) -> None:
+    prompts = [tokenizer().encode("1+1="), "2*3=", "7-2="]
+    asked: list[tuple[str, str]] = []
+
+    def grade(answer: str, text: str) -> bool:
+        asked.append((answer, text))
+        return answer == "b"
+
+    contending = [*unscored((0.5,)), *by_likelihood((0.0, 0.5))]
+    found = frontier(*pair, AnswerMarking(prompts, ["a", "b", "c"], grade), contending, SETTINGS)
+    assert [run.point.policy for run in found] == ["draft_only", "target_only", "random", "likelihood", "likelihood"]
+    assert all(run.right == (False, True, False) and run.point.wasted is None for run in found)
+    assert asked[:3] == [(answer, one.text) for answer, one in zip("abc", found[0].solved, strict=True)]
+    assert [one.ids for one in found[3].solved] == [one.ids for one in found[0].solved]
+    assert found[3].point.escalation == 0.0 < found[4].point.escalation < 1.0
+    plot(found, tmp_path / "frontier.png", "answers alone")
 
 
 @pytest.mark.slow
@@ -134,4 +156,4 @@ def test_bad_settings(pair) -> None:
     with pytest.raises(ValueError, match="problems=0"):
         fresh_problems(0, 1)
     with pytest.raises(ValueError, match="no problems"):
-        frontier(*pair, [], [], SETTINGS)
+        frontier(*pair, AnswerMarking([], []), [], SETTINGS)

@@ -79,9 +79,10 @@ def test_widths_are_chosen_with_drafting_and_charged_their_own(kept: Recording, 
 def test_a_choice_goes_by_measurement_where_there_is_any() -> None:
     fast = TuneRow("fast", 3.0, 2.5, True, 4.0, 0.0)
     slow = TuneRow("slow", 2.0, 1.5, True, 4.0, 0.0)
-    assert choose([fast, slow]) == "fast"
-    assert choose([fast._replace(measured=1.2), slow._replace(measured=1.4)]) == "slow"
-    assert choose([fast._replace(measured=0.9), slow]) == "plain"
+    assert choose([fast, slow], confirmed=False) == "fast"
+    assert choose([fast._replace(measured=1.2), slow._replace(measured=1.4)], confirmed=True) == "slow"
+    assert choose([fast._replace(measured=0.9), slow], confirmed=True) == "plain"
+    assert choose([fast, slow], confirmed=True) == "plain"  # no measurement counts where ids differed
 
 
 def test_the_best_are_confirmed_by_decoding(kept: Recording, scripted, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,11 @@ def test_sentences_end_before_the_token_that_opens_the_next() -> None:
     assert cut_text(Segmentation.prose(), text) == steps
 
 
+def test_white_space_alone_ends_a_sentence_and_makes_none() -> None:
+    text = ["Yes", ".", "\n\n", "No", "!", " ", "\n", "So", "?", "\n", " it", "."]
+    assert cut_text(Segmentation.prose(), text) == ["Yes.\n\n", "No! ", "\nSo?\n", " it."]
+
+
 def test_tables_hold_no_two_states_that_wait_for_the_same() -> None:
     table = step_rules(Segmentation.prose(), [bytes([value]) for value in range(256)]).table
     used = table[np.any(table != 0, axis=1)]

@@ -246,3 +246,17 @@ def test_a_scorer_without_its_model_is_refused() -> None:
 def test_models_of_different_vocabularies_are_refused() -> None:
     with pytest.raises(ValueError, match="the target has 5 ids and the draft 7"):
         steps.solve(DRAFT, toy_model(0, vocabulary=5), steps.draft_only(), [[1]], segmentation=CUT)
+
+
+@pytest.mark.parametrize(("temperature", "policy", "last"), [
+    (0.0, steps.rsd(0.5, SCORER), "abc"),
+    (1.5, steps.rsd(0.5, SCORER), "defg"),
+    (1.5, steps.draft_only(), "abc"),
+])  # fmt: skip
+def test_a_token_that_was_drawn_to_prove_an_end_is_not_drawn_again(temperature, policy, last) -> None:
+    """Where noise is the step's own, a second draw would make such tokens rarer than the model does."""
+    ends = tuple(end + proof for end in "abc" for proof in "defg")
+    cut = steps.Segmentation(ends, CAP, lookahead=1)
+    out = steps.solve(DRAFT, TARGET, policy, PROMPTS, segmentation=cut, temperature=temperature, max_new_tokens=NEW)
+    ended = [step.text for problem in out.problems for step in problem.steps[:-1] if len(step.ids) < CAP]
+    assert len(ended) > 20 and all(text[-1] in last for text in ended)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -279,3 +280,77 @@ def test_adapters_can_be_asked_for_in_a_file(tmp_path) -> None:
     assert read_train_config(Path(write(tmp_path / "x.yaml", CONSISTENCY | paths | {"lora": None})))[0].lora is None
     with pytest.raises(ValueError, match="lora: unknown settings size; known: rank, alpha, kernels"):
         read_train_config(Path(write(tmp_path / "x.yaml", CONSISTENCY | paths | {"lora": {"size": 4}})))
+
+
+def question_config(folder: Path, base: Path, **changes) -> ConsistencyConfig:
+    """Training of a few steps on the questions of a file."""
+    rows = [{"question": f"add {i} and {i}", "answer": f"it is {2 * i} #### {2 * i}"} for i in range(8)]
+    path = folder / "questions.jsonl"
+    path.write_text("\n".join(map(json.dumps, [*rows, {"question": "add " * 200, "answer": "much"}])))
+    settings: dict[str, Any] = {
+        "collection": RoundSettings(block=4, blocks=3, lanes=4, shard_prompts=4),
+        "prompts": 6,
+        "batch_size": 2,
+        "held_out": 2,
+        "sizes": (4,),
+        "max_new_tokens": 8,
+    }
+    training = TrainSettings(2, progress_every=0)
+    return ConsistencyConfig(str(path), str(base), str(folder / "c"), training, **(settings | changes))
+
+
+GIVEN_ANSWERS: dict[str, Any] = {
+    "answers": "given",
+    "collection": RoundSettings(block=4, blocks=3),
+    "states": StateChoice("initial"),
+}
+
+
+@pytest.mark.parametrize(
+    ("answers", "data"),
+    [
+        ({}, "Own answers to 6 of 6 rows of `questions.jsonl`"),
+        (GIVEN_ANSWERS, "Answers of 4 of 6 rows of `questions.jsonl`"),
+    ],
+)
+def test_questions_of_a_file_in_the_base_s_own_tokens(tmp_path, tiny_model_folder, answers, data) -> None:
+    report = run_consistency(question_config(tmp_path, tiny_model_folder, **answers))
+    assert report.folder is not None and [quality.identical for quality in report.after] == [True] * 3
+    assert data in (report.folder / "README.md").read_text()
+    base, trained = jaxspec.load(tiny_model_folder), jaxspec.load(report.folder)
+    assert base.tokenizer is not None and trained.tokenizer is not None
+    assert trained.tokenizer.chat("add 1") == base.tokenizer.chat("add 1")
+    same = jax.tree.map(np.array_equal, base.params, trained.params)
+    assert not jax.tree.all(same)
+
+
+def test_questions_that_cannot_be_trained_on_are_refused(tmp_path, tiny_model_folder) -> None:
+    with pytest.raises(ValueError, match="prompts=7 are more than the 6 rows"):
+        run_consistency(question_config(tmp_path, tiny_model_folder, prompts=7))
+    with pytest.raises(ValueError, match="0 of 9 questions fit .* none is left to train on; raise tokens"):
+        run_consistency(question_config(tmp_path, tiny_model_folder, tokens=12))
+    with pytest.raises(FileNotFoundError, match="none.jsonl does not exist"):
+        config = question_config(tmp_path, tmp_path / "no base is read first")
+        run_consistency(dataclasses.replace(config, task=str(tmp_path / "none.jsonl")))
+
+
+def test_a_run_on_other_questions_is_not_resumed(tmp_path, tiny_model_folder, unmeasured) -> None:
+    config = question_config(tmp_path, tiny_model_folder, **GIVEN_ANSWERS)
+    run_consistency(config, monitors=[lambda step, _: "enough"])
+    with pytest.raises(ValueError, match="held_out=3 instead of 2"):
+        run_consistency(dataclasses.replace(config, held_out=3), resume=True)
+    (tmp_path / "questions.jsonl").write_text(
+        (tmp_path / "questions.jsonl").read_text().replace("add 0 and 0", "add 0 and 1")
+    )
+    with pytest.raises(ValueError, match="had other settings .task='"):
+        run_consistency(config, resume=True)
+
+
+def test_a_file_of_questions_from_the_command_line(tmp_path) -> None:
+    path = Path(write(tmp_path / "x.yaml", CONSISTENCY | {"base": "b", "folder": "f"}))
+    assert read_train_config(path, data=tmp_path / "q.jsonl")[0].task == str(tmp_path / "q.jsonl")
+    with pytest.raises(ValueError, match="is not the path of JSON lines"):
+        read_train_config(path, data=tmp_path / "q.txt")
+    base = Path(write(tmp_path / "base.yaml", BASE | {"folder": "f"}))
+    with pytest.raises(ValueError, match="is for kind=consistency, and .* is of kind=language_model"):
+        read_train_config(base, data=tmp_path / "q.jsonl")

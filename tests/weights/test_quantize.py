@@ -191,7 +191,7 @@ def test_bytes_are_what_they_should_be_and_what_is_planned(weights: str, bits: i
 
 def test_decoding_keeps_no_wide_copy_of_the_weights() -> None:
     """A compiler that moved the widening out of the loop would take more memory than without quantisation."""
-    config = dataclasses.replace(untied().config, width=512, mlp_width=2048, layers=4)
+    config = dataclasses.replace(untied().config, width=512, mlp_width=2048, layers=2)
     shapes = dataclasses.replace(
         untied(),
         config=config,
@@ -205,15 +205,14 @@ def test_decoding_keeps_no_wide_copy_of_the_weights() -> None:
         assert plan.peak < plain.peak / 2
 
 
-def test_drafters_change_nothing_that_a_quantised_model_says() -> None:
+@pytest.mark.parametrize("strict", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_drafters_change_nothing_that_a_quantised_model_says(strict: bool) -> None:
     lm = quantize(small_transformer(), "int4:group=8")
     prompts = [[1, 2, 3, 1, 2], [5], [4, 9, 9, 4, 9, 9]]
-    settings = dict(max_new_tokens=24, cache=128)
+    settings = dict(max_new_tokens=24, cache=128, strict=strict)
     plain = jaxspec.generate(lm, prompts, **settings)
     drafter = jaxspec.drafters.context_ngram(width=4)
     assert jaxspec.generate(lm, prompts, drafter=drafter, **settings).ids == plain.ids
-    strict = [jaxspec.generate(lm, prompts, drafter=d, strict=True, **settings).ids for d in (None, drafter)]
-    assert strict[0] == strict[1]
 
 
 def test_a_model_is_quantised_as_it_is_loaded(tiny_model_folder) -> None:
