@@ -17,7 +17,7 @@ from jaxspec.evaluate.frontier import RolloutSettings, by_likelihood, by_reward,
 from jaxspec.evaluate.marking import AnswerMarking
 from jaxspec.evaluate.report import write_report
 from jaxspec.steps import Segmentation
-from jaxspec.tasks.question_file import read_questions
+from jaxspec.tasks.question_file import prompt_ids, read_questions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def main() -> None:
         if folder is not None:
             contending.append(make(load_scorer(folder, draft, target, dtype=config.dtype), config.rates))
     marking = AnswerMarking(
-        [target.tokenizer.chat(question.prompt) for question in questions], [question.answer for question in questions]
+        [prompt_ids(question, target.tokenizer) for question in questions], [question.answer for question in questions]
     )
     runs = frontier(draft, target, marking, contending, settings, lambda: print(".", end="", flush=True))
     rows = [run.point._asdict() for run in runs]

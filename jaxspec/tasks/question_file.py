@@ -68,10 +68,10 @@ def question_task(
       ValueError: too few questions fit.
     """
     rows: list[Example] = []
-    for prompt, answer, asked in questions:
-        ids = tokenizer.chat(prompt) if asked and tokenizer.has_chat_template else tokenizer.encode(prompt)
-        if fits(ids, answer):
-            rows.append((ids, answer))
+    for question in questions:
+        ids = prompt_ids(question, tokenizer)
+        if fits(ids, question.answer):
+            rows.append((ids, question.answer))
     trained = len(rows) - held_out
     if trained < 1:
         raise ValueError(
@@ -83,6 +83,13 @@ def question_task(
         return rows[trained + index] if split == "held_out" else rows[_order(seed, trained)[index % trained]]
 
     return Task(example, lambda: tokenizer, grade_stated, trained)
+
+
+def prompt_ids(question: Question, tokenizer: Tokenizer) -> list[int]:
+    """The prompt as a model sees it: a request in its chat template, if it has one."""
+    if question.asked and tokenizer.has_chat_template:
+        return tokenizer.chat(question.prompt)
+    return tokenizer.encode(question.prompt)
 
 
 def _question(where: str, text: str, entry: Any) -> Question:
