@@ -1,6 +1,6 @@
 """Accuracy against escalations of RSD, ARBITRAGE, its oracle and chance on the arithmetic task.
 
-    python benchmarks/arbitrage.py --config configs/arbitrage.yaml [--results results]
+    python benchmarks/arbitrage.py --config configs/arbitrage.yaml [--lanes 1] [--seed 101 ...] [--results results]
 
 Two measurements. Rollouts: every policy at several thresholds solves the same fresh problems, for every seed; final
 answers, waste and wall clock are those of real runs. Replay: both models' steps from the same stored contexts, so that
@@ -172,9 +172,14 @@ def replayed(config: ArbitrageBenchmark, models: arbitrage_demo.Models) -> tuple
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--lanes", type=int, help="overrides the config's")
+    parser.add_argument("--seed", type=int, action="append", help="instead of the config's; repeatable")
     parser.add_argument("--results", type=Path, default=Path("results"))
     arguments = parser.parse_args()
     config = read_config(arguments.config, ArbitrageBenchmark)
+    config = dataclasses.replace(
+        config, lanes=arguments.lanes or config.lanes, seeds=tuple(arguments.seed or config.seeds)
+    )
     models = arbitrage_demo.load_models(config.draft, config.target, config.reward, config.router)
     settings = dataclasses.asdict(config)
 
