@@ -41,4 +41,17 @@ def rotate(x: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
 def angles(positions: jax.Array, frequency: np.ndarray) -> tuple[jax.Array, jax.Array]:
     """Cosine and sine, (B, 1, N, H / 2) float32, of `positions` (B, N)."""
     angle = positions[:, None, :, None].astype(jnp.float32) * frequency
-    return jnp.cos(angle), jnp.sin(angle)
+    both = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    if jax.default_backend() == "cpu":
+        both = _computed_once(both)
+    cosine, sine = jnp.split(both, 2, axis=-1)
+    return cosine, sine
+
+
+def _computed_once(x: jax.Array) -> jax.Array:
+    """`x` times the identity, which changes no bit.
+
+    XLA on CPU computes what is cheap by its count, a cosine too, again in every fusion that reads it: for every head
+    of queries and keys in every layer. It looks into no product.
+    """
+    return jnp.matmul(x, np.eye(x.shape[-1], dtype=np.float32), precision=jax.lax.Precision.HIGHEST)
