@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jaxspec
-from jaxspec.drafters.best import best
+from jaxspec.drafters.best import sources
 from jaxspec.evaluate.config import read_config
 from jaxspec.evaluate.measured_rates import measured_rates
 from jaxspec.evaluate.recording import record
@@ -42,13 +42,16 @@ class BestRates:
     start: str
 
     def __post_init__(self) -> None:
+        if self.start == "empty":
+            raise ValueError("start='empty' leaves out the bigram's tree, and every source is to be counted")
         if len(self.chat) != len(self.models):
             raise ValueError(f"chat has {len(self.chat)} entries for {len(self.models)} models")
 
 
-def table_text(source: str, table: Sequence[Sequence[float]]) -> str:
-    """One source in JSON, a line for each class of evidence."""
-    return f'  "{source}": [\n    ' + ",\n    ".join(json.dumps(row) for row in table) + "\n  ]"
+def table_text(source: str, tables: Sequence[Sequence[Sequence[float]]]) -> str:
+    """One source in JSON: a table for each degree of agreement, in it a line for each class of evidence."""
+    texts = ("    [\n      " + ",\n      ".join(json.dumps(row) for row in table) + "\n    ]" for table in tables)
+    return f'  "{source}": [\n' + ",\n".join(texts) + "\n  ]"
 
 
 def main() -> None:
@@ -61,8 +64,7 @@ def main() -> None:
     config = read_config(arguments.config, BestRates)
     if arguments.model:
         config = dataclasses.replace(config, models=tuple(arguments.model))
-    copies, recycling = best(config.budget, config.start).drafters
-    mix = jaxspec.drafters.mix(copies, dataclasses.replace(recycling, shared=False), budget=config.budget)
+    mix = jaxspec.drafters.mix(*sources(config.budget, config.start), budget=config.budget)
     texts = []
     for name, chat in zip(config.models, config.chat, strict=True):
         lm = jaxspec.load(name, dtype=config.dtype)

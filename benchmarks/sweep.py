@@ -8,15 +8,20 @@ drafters are then replayed without it. Nothing is timed, so a busy machine chang
 
 import argparse
 import dataclasses
+import itertools
 from pathlib import Path
 
 import jaxspec
+from jaxspec.decode.types import Drafter
 from jaxspec.drafters.spec import parse_drafter
+from jaxspec.engine.generate import generate
+from jaxspec.engine.result import total
 from jaxspec.evaluate.config import read_config
-from jaxspec.evaluate.recording import record
+from jaxspec.evaluate.recording import Recording, record
 from jaxspec.evaluate.replay import replay
 from jaxspec.evaluate.report import write_report
 from jaxspec.evaluate.sweep import sweep, table, write_sweep
+from jaxspec.models.language_model import LanguageModel
 from jaxspec.tasks.benchmark_prompts import read_benchmark
 
 
@@ -33,6 +38,8 @@ class SweepBenchmark:
       chat: whether texts that are to be continued, as HumanEval's, go through the chat template too.
       lanes: None replays every prompt on its own; a number, all prompts of a category as one job of so many lanes, in
         which drafters may learn from other prompts.
+      jobs: whether the drafters beside the grid are replayed as one job of one lane as well.
+      decode: whether drafters whose replay is not exact, for they learn from rejected nodes, decode the prompts too.
     """
 
     model: str
@@ -44,15 +51,37 @@ class SweepBenchmark:
     drafters: tuple[str, ...]
     chat: bool = False
     lanes: int | None = None
+    jobs: bool = False
+    decode: bool = False
 
     def __post_init__(self) -> None:
         if self.lanes is not None and self.lanes < 1:
             raise ValueError(f"lanes={self.lanes} is below 1; leave it out to replay every prompt on its own")
 
     @property
-    def prompts_are(self) -> str:
-        """How prompts are replayed, in words."""
-        return "each on its own" if self.lanes is None else f"one job, lanes={self.lanes}"
+    def all_lanes(self) -> tuple[int | None, ...]:
+        """Every way the drafters beside the grid are replayed, the grid's first."""
+        return (self.lanes, 1) if self.jobs and self.lanes != 1 else (self.lanes,)
+
+
+def in_words(lanes: int | None) -> str:
+    """How prompts are replayed."""
+    return "each on its own" if lanes is None else f"one job, lanes={lanes}"
+
+
+def decoded(
+    lm: LanguageModel, recording: Recording, drafter: Drafter, new: int, lanes: int | None
+) -> dict[str, float | str]:
+    """Columns about decoding the recorded prompts, as one job of so many lanes or each on its own."""
+    prompts = recording.prompts()
+    jobs = [[prompt] for prompt in prompts] if lanes is None else [prompts]
+    outs = [generate(lm, job, drafter=drafter, max_new_tokens=new, lanes=lanes) for job in jobs]
+    ids = [answer for out in outs for answer in out.ids]
+    same = sum(mine == recorded for mine, recorded in zip(ids, recording.answers(), strict=True))
+    return {
+        "decoded": total([out.statistics for out in outs]).tokens_per_call,
+        "same texts": f"{same} of {len(ids)}",
+    }
 
 
 def main() -> None:
@@ -75,21 +104,25 @@ def main() -> None:
     for file in arguments.data:
         for category, (prompts, asked) in read_benchmark(file, config.prompts).items():
             recording = record(lm, prompts, config.max_new_tokens, top=top, chat=(asked or config.chat) and can_chat)
-            for name, drafter in drafters.items():
-                found = replay(recording, drafter, lm, lanes=config.lanes)
+            for (name, drafter), lanes in itertools.product(drafters.items(), config.all_lanes):
+                found = replay(recording, drafter, lm, lanes=lanes)
                 row = {
                     "data": category,
-                    "prompts": config.prompts_are,
+                    "prompts": in_words(lanes),
                     "drafter": name,
                     "draft nodes": drafter.nodes,
                     "tokens / call": found.statistics.tokens_per_call,
                     "exact": "yes" if found.exact else "nearly",
+                    "decoded": None,
+                    "same texts": None,
                 }
+                if config.decode and not found.exact:
+                    row |= decoded(lm, recording, drafter, config.max_new_tokens, lanes)
                 rows.append(row)
                 print(row, flush=True)
             if config.rows and config.widths:
                 points = sweep(recording, lm, config.rows, config.widths, lanes=config.lanes)
-                title = f"{model}, {category}, prompts {config.prompts_are}"
+                title = f"{model}, {category}, prompts {in_words(config.lanes)}"
                 facts = dataclasses.asdict(config) | {"model": model, "title": title}
                 write_sweep(points, arguments.results, f"sweep_{model}_{category}", facts)
                 print(category, table(points), sep="\n", flush=True)

@@ -18,6 +18,8 @@ from jaxspec.drafters.corpus_file import read_texts
 from jaxspec.drafters.suffix import match_class
 from jaxspec.drafters.text_memory import BOUNDARY, LONGEST, Memory, append, empty_memory, lookup
 
+SHORTEST_MEMORY = 16  # tokens a lane
+
 
 @dataclasses.dataclass(frozen=True)
 class Corpus(OneChain):
@@ -55,8 +57,10 @@ class Corpus(OneChain):
 
     def init(self, params: tuple[Memory, ...], context: Context) -> Memory:
         lanes = context.length.shape[0]
-        if self.slots < 16 * lanes:
-            raise ValueError(f"slots={self.slots} is below 16 for each of {lanes} lanes; raise it or use fewer lanes")
+        if self.slots < SHORTEST_MEMORY * lanes:
+            raise ValueError(
+                f"slots={self.slots} is below {SHORTEST_MEMORY} for each of {lanes} lanes; raise it or use fewer lanes"
+            )
         return empty_memory(lanes, self.slots // lanes, 1 << (self.slots - 1).bit_length())
 
     def admit(self, params: tuple[Memory, ...], state: Memory, context: Context, fresh: jax.Array) -> Memory:
@@ -103,6 +107,6 @@ def corpus(width: int = 10, slots: int = 2**16, path: str = "") -> Corpus:
     """
     if width < 1:
         raise ValueError(f"width={width} is below 1; corpus needs at least one token")
-    if slots < 16:
+    if slots < SHORTEST_MEMORY:
         raise ValueError(f"slots={slots} is below 16; there would be nothing to copy from")
     return Corpus(width, slots, str(path))

@@ -2,14 +2,16 @@
 
 Every source's whole proposal is a candidate, selected or not. Once the target has spoken, each candidate whose
 prefix came true is a trial, and each that came true itself a success: the success rate of a class of candidates,
-(source, evidence, depth), estimates the probability of an edge, its product up the tree that of a path, and the
-most probable paths fill the block. A candidate that was not selected is tried like one that was, if the target's
-text is known up to it.
+(source, how many other drafters agree, evidence, depth), estimates the probability of an edge, its product up the
+tree that of a path, and the most probable paths fill the block. A candidate that was not selected is tried like one
+that was, if the target's text is known up to it.
 
-B lanes, C candidates, N draft nodes, D depth, Z sources, E classes of evidence, L sets of rates.
+B lanes, C candidates, N draft nodes, D depth, Z sources, A degrees of agreement, E classes of evidence, L sets of
+rates.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.binding import Binding, bind
+from jaxspec.decode.lanes import choose
 from jaxspec.decode.rewind import rewind
 from jaxspec.decode.types import Context, Draft, Drafter, Verdict
 from jaxspec.drafters.merge import best_nodes, join, representatives
@@ -24,22 +27,25 @@ from jaxspec.drafters.paths import path_hash, prefix_hash, up_the_tree
 from jaxspec.drafters.rates import Rates, learned, prior_rates
 
 CLASSES = 16  # E; higher classes of evidence share the last
+AGREEMENTS = 3  # A: candidates of no other drafter, of one, of more
 MEMORY = 0.998  # share of old trials that still counts a block later
 MEASURED_TRIALS = 32.0  # what a measured rate is worth before any trial of a job
 
-Prior = tuple[tuple[tuple[float, ...], ...], ...]  # rates by source, class of evidence and depth
+Prior = tuple[tuple[tuple[tuple[float, ...], ...], ...], ...]  # rates by source, agreement, evidence and depth
 
 
 class MixState(NamedTuple):
     """Attributes:
     parts: state of each drafter.
-    rates: (L, Z, E, D) of candidates by class; L is B, or 1 where all lanes share them.
+    rates: (L, Z, A, E, D) of candidates by class; L is B, or 1 where all lanes share them.
     candidates: (B, C) the last proposal.
+    agreement: (B, C) int32 how many other drafters proposed each candidate too, A - 1 at most.
     """
 
     parts: tuple[Any, ...]
     rates: Rates
     candidates: Draft
+    agreement: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +100,7 @@ class Mix:
             parts=tuple(d.init(p, context) for d, p in zip(self.drafters, params, strict=True)),
             rates=self.init_rates(lanes),
             candidates=Draft(zeros, zeros, zeros + 1, zeros, zeros.astype(bool), zeros),
+            agreement=zeros,
         )
 
     def admit(self, params: tuple[Any, ...], state: MixState, context: Context, fresh: jax.Array) -> MixState:
@@ -103,10 +110,7 @@ class Mix:
         )
         if self.shared:
             return state._replace(parts=parts)
-        renewed = fresh[:, None, None, None]
-        prior = self.init_rates(fresh.shape[0])
-        rates = Rates(*(jnp.where(renewed, start, rate) for start, rate in zip(prior, state.rates, strict=True)))
-        return state._replace(parts=parts, rates=rates)
+        return state._replace(parts=parts, rates=choose(fresh, self.init_rates(fresh.shape[0]), state.rates))
 
     def rewind(self, state: MixState, length: jax.Array, which: jax.Array) -> MixState:
         parts = tuple(rewind(part, held, length, which) for part, held in zip(self.drafters, state.parts, strict=True))
@@ -120,11 +124,12 @@ class Mix:
             parts.append(part)
         candidates = join(drafts, self._first_sources())
         first, same = representatives(path_hash(candidates, self.depth), candidates.valid)
-        edge = state.rates.mean[self._class_of(candidates)]
+        agreement = self._agreement(same)
+        edge = state.rates.mean[self._class_of(candidates, agreement)]
         path = jnp.exp(up_the_tree(candidates.parent, jnp.log(edge), self.depth))
         likely = jnp.max(jnp.where(same, path[:, None, :], 0.0), axis=2)  # of a shared path, the best opinion
         draft = best_nodes(candidates, first, likely, self.nodes)
-        return draft, state._replace(parts=tuple(parts), candidates=candidates)
+        return draft, state._replace(parts=tuple(parts), candidates=candidates, agreement=agreement)
 
     def observe(
         self, params: tuple[Any, ...], state: MixState, context: Context, draft: Draft, verdict: Verdict
@@ -135,21 +140,33 @@ class Mix:
         )
         trial, success = came_true(state.candidates, verdict, context.live, self.depth)
         prior = self.init_rates(trial.shape[0])
-        rates = learned(state.rates, prior, self._class_of(state.candidates), trial, success, self.memory)
+        kind = self._class_of(state.candidates, state.agreement)
+        rates = learned(state.rates, prior, kind, trial, success, self.memory)
         return state._replace(parts=parts, rates=rates)
 
     def init_rates(self, lanes: int) -> Rates:
-        """(L, Z, E, D) before any trial. A guess takes deeper edges for likelier, since their prefix has come true."""
-        shape = (1 if self.shared else lanes, len(self.sources), CLASSES, self.depth)
+        """(L, Z, A, E, D) before any trial. A guess takes deeper edges for likelier: their prefix has come true."""
+        shape = (1 if self.shared else lanes, len(self.sources), AGREEMENTS, CLASSES, self.depth)
         if self.prior is None:
             return prior_rates(jnp.broadcast_to(jnp.where(jnp.arange(self.depth) == 0, 0.2, 0.5), shape))
-        rate = [[_stretched(row, self.depth) for row in _stretched(table, CLASSES)] for table in self.prior]
+        rate = [
+            [[_stretched(row, self.depth) for row in _stretched(table, CLASSES)] for table in _stretched(s, AGREEMENTS)]
+            for s in self.prior
+        ]
         return prior_rates(jnp.broadcast_to(jnp.asarray(rate, jnp.float32), shape), MEASURED_TRIALS)
 
-    def _class_of(self, candidates: Draft) -> tuple[jax.Array, ...]:
+    def _class_of(self, candidates: Draft, agreement: jax.Array) -> tuple[jax.Array, ...]:
         """Where each candidate (B, C) stands in the rates."""
         lane = jnp.arange(1 if self.shared else candidates.ids.shape[0])[:, None]
-        return lane, candidates.source, jnp.minimum(candidates.evidence, CLASSES - 1), candidates.depth - 1
+        evidence = jnp.minimum(candidates.evidence, CLASSES - 1)
+        return lane, candidates.source, agreement, evidence, candidates.depth - 1
+
+    def _agreement(self, same: jax.Array) -> jax.Array:
+        """(B, C) int32 how many other drafters propose each path, from `same` (B, C, C); A - 1 at most."""
+        ends = list(itertools.accumulate(drafter.nodes for drafter in self.drafters))
+        among = [jnp.any(same[:, :, begin:end], axis=2) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+        drafters = jnp.sum(jnp.stack(among), axis=0, dtype=jnp.int32)
+        return jnp.clip(drafters - 1, 0, AGREEMENTS - 1)
 
     def _first_sources(self) -> list[int]:
         first, count = [], 0
@@ -178,6 +195,13 @@ def _hash_above(hashes: jax.Array, candidates: Draft) -> jax.Array:
     return jnp.where(candidates.parent == 0, jnp.uint32(0), above)
 
 
+def _has_depths(nested: Any, levels: int) -> bool:
+    """Whether this is sequences in sequences, so many levels of them, none of them empty."""
+    if levels == 0:
+        return not isinstance(nested, Sequence)
+    return isinstance(nested, Sequence) and bool(nested) and all(_has_depths(part, levels - 1) for part in nested)
+
+
 def _stretched(values: Sequence[Any], length: int) -> list[Any]:
     """The first `length` values; where there are fewer, the last again and again."""
     return [*values, *[values[-1]] * (length - len(values))][:length]
@@ -191,8 +215,8 @@ def mix(*drafters: Drafter, budget: int = 16, widths: tuple[int, ...] | None = N
       budget: draft nodes a block, at most.
       widths: block sizes the loop may choose among step by step, by expected tokens a second, ascending and at
         most `budget`; None always takes the budget. 0 stands for plain decoding.
-      prior: how often candidates are right, as measured before: by source, evidence and depth. Classes and depths
-        beyond count as the last. None for a guess.
+      prior: how often candidates are right, as measured before: by source, agreement, evidence and depth. What is
+        beyond a table counts as its last entry. None for a guess.
 
     Raises:
       ValueError: no drafter, a budget below 1 or above what the drafters propose together, widths that do not ascend
@@ -209,9 +233,12 @@ def mix(*drafters: Drafter, budget: int = 16, widths: tuple[int, ...] | None = N
         raise ValueError(f"widths={widths} must ascend from 0 or more to the budget of {budget}")
     made = Mix(tuple(drafters), tuple(widths), prior)
     if prior is not None:
-        if len(prior) != len(made.sources) or not all(table and all(table) for table in prior):
-            raise ValueError(f"prior has {len(prior)} tables; give one that is not empty for each of {made.sources}")
-        wrong = [rate for table in prior for row in table for rate in row if not 0 < rate < 1]
+        if len(prior) != len(made.sources) or not all(_has_depths(tables, 3) for tables in prior):
+            raise ValueError(
+                f"prior has {len(prior)} entries; give one for each of {made.sources}: rates by agreement, evidence "
+                "and depth, of which none is empty"
+            )
+        wrong = [rate for s in prior for table in s for row in table for rate in row if not 0 < rate < 1]
         if wrong:
             raise ValueError(f"prior rate {wrong[0]} is not between 0 and 1")
     return made

@@ -2,9 +2,10 @@
 
 Token Recycling (Luo et al., arXiv 2408.08696): an adjacency table of likely successors, read along a fixed tree of
 ranks and rewritten from every verified node, rejected ones too. Here the table can start from the model's bigram
-instead of empty, several nodes with one token are told apart by rule, and lanes share what they learn.
+instead of empty, several nodes with one token are told apart by rule, lanes share what they learn, and a second table
+may tell what follows a token by the one before it.
 
-B lanes, N draft nodes, M = N + 1 block nodes, V vocabulary, R successors a token.
+B lanes, N draft nodes, M = N + 1 block nodes, V vocabulary, R successors a token, P buckets.
 """
 
 import dataclasses
@@ -14,14 +15,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxspec.decode.binding import Binding
-from jaxspec.decode.lanes import on_every_lane
+from jaxspec.decode.lanes import choose
 from jaxspec.decode.types import Context, Draft, Verdict
 from jaxspec.drafters.model_tables import model_bigram, prefix_ids
 from jaxspec.drafters.one_width import OneWidth
-from jaxspec.drafters.rank_template import Template, checked_template, likeliest_template, template_arrays
+from jaxspec.drafters.rank_template import Template, checked_template, likeliest_template
+from jaxspec.drafters.ranked_tree import before_root, ranked_tree
+from jaxspec.drafters.successors import Successors, find, initial, learned
 
 STARTS = {"bigram": "auto", "newline": "newline", "empty": None}  # and the prefix of the table they read
 UPDATES = ("all", "path")
+CLASSES = 8  # of evidence for a token's own successors, by rank, and as many for a pair's; higher ranks share the last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +35,10 @@ class TokenRecycling(OneWidth):
     Attributes:
       branches: R.
       template: paths of ranks from the root, one a node, by depth.
-      start: what the table holds at first, see `STARTS`.
+      start: what the table of single tokens holds at first, see `STARTS`; that of pairs is empty.
       shared: one table for all lanes and requests; otherwise one a lane, renewed with every request.
       updates: which verified nodes rewrite it: all, or those on the accepted path.
+      pairs: P, buckets for successors of pairs of tokens; 0 for none.
     """
 
     branches: int
@@ -41,6 +46,7 @@ class TokenRecycling(OneWidth):
     start: str
     shared: bool
     updates: str
+    pairs: int = 0
 
     sources = ("token_recycling",)
 
@@ -69,45 +75,28 @@ class TokenRecycling(OneWidth):
             return jnp.full((vocabulary, self.branches), -1, jnp.int32)
         return model_bigram(language_model, self.branches, prefix_ids(language_model, prefix))
 
-    def init(self, params: jax.Array, context: Context) -> jax.Array:
+    def init(self, params: jax.Array, context: Context) -> Successors:
+        table = initial(params, self.pairs)
         if self.shared:
-            return jnp.array(params, copy=True)  # the state is donated to the loop, the parameters are not
-        return jnp.tile(params[None], (context.length.shape[0], 1, 1))
+            return table
+        return jax.tree.map(lambda x: jnp.tile(x[None], (context.length.shape[0], *[1] * x.ndim)), table)
 
-    def admit(self, params: jax.Array, state: jax.Array, context: Context, fresh: jax.Array) -> jax.Array:
-        return state if self.shared else jnp.where(fresh[:, None, None], params, state)
+    def admit(self, params: jax.Array, state: Successors, context: Context, fresh: jax.Array) -> Successors:
+        return state if self.shared else choose(fresh, self.init(params, context), state)
 
-    def propose(self, params: jax.Array, state: jax.Array, context: Context) -> tuple[Draft, jax.Array]:
-        parent, rank, depth = template_arrays(self.template)
-        lanes = context.length.shape[0]
-        lane = jnp.arange(lanes)[:, None]
-        levels, valids = [context.root[:, None]], [jnp.ones((lanes, 1), bool)]
-        begin = 0  # block node where the level above starts
-        for level in range(1, self.depth + 1):
-            members = depth == level
-            above = parent[members] - begin
-            begin += levels[-1].shape[1]
-            token = levels[-1][:, above]
-            place = rank[members][None, :]
-            found = state[token, place] if self.shared else state[lane, token, place]
-            known = (found >= 0) & valids[-1][:, above]
-            levels.append(jnp.where(known, found, 0))
-            valids.append(known)
+    def propose(self, params: jax.Array, state: Successors, context: Context) -> tuple[Draft, Successors]:
+        def successor(before: jax.Array, token: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array]:
+            ids, of_pair = jax.vmap(find, in_axes=(self._axis, 0, 0, None))(state, before, token, rank)
+            return ids, jnp.minimum(rank, CLASSES - 1) + jnp.where(of_pair, CLASSES, 0)
 
-        draft = Draft(
-            ids=jnp.concatenate(levels[1:], axis=1),
-            parent=on_every_lane(parent, lanes),
-            depth=on_every_lane(depth, lanes),
-            source=jnp.zeros((lanes, self.nodes), jnp.int32),
-            valid=jnp.concatenate(valids[1:], axis=1),
-            evidence=on_every_lane(rank, lanes),
-        )
-        return draft, state
+        return ranked_tree(self.template, context, successor), state
 
     def observe(
-        self, params: jax.Array, state: jax.Array, context: Context, draft: Draft, verdict: Verdict
-    ) -> jax.Array:
+        self, params: jax.Array, state: Successors, context: Context, draft: Draft, verdict: Verdict
+    ) -> Successors:
         ids = jnp.concatenate([context.root[:, None], draft.ids], axis=1)  # (B, M)
+        above = jnp.take_along_axis(ids, draft.parent, axis=1)
+        before = jnp.concatenate([before_root(context)[:, None], above], axis=1)
         depth = jnp.pad(draft.depth, ((0, 0), (1, 0)))
         usable = jnp.pad(draft.valid, ((0, 0), (1, 0)), constant_values=True) & context.live[:, None]
         successors = verdict.top[..., : self.branches]  # (B, M, R)
@@ -117,14 +106,14 @@ class TokenRecycling(OneWidth):
             usable &= accepted
         order = _precedence(accepted, depth)
         if not self.shared:
-            wins = usable & ~jax.vmap(_beaten)(ids, order, usable)
-            lane = jnp.arange(ids.shape[0])[:, None]
-            return state.at[lane, jnp.where(wins, ids, state.shape[1])].set(successors, mode="drop")
+            return jax.vmap(learned)(state, before, ids, successors, order, usable)
         order += jnp.arange(ids.shape[0], dtype=jnp.int32)[:, None] * (2 * ids.shape[1] ** 2 + 1)
-        ids, order, usable = ids.reshape(-1), order.reshape(-1), usable.reshape(-1)
-        wins = usable & ~_beaten(ids, order, usable)
-        rows = successors.reshape(-1, self.branches)
-        return state.at[jnp.where(wins, ids, state.shape[0])].set(rows, mode="drop")
+        return learned(state, *(x.reshape(-1, *x.shape[2:]) for x in (before, ids, successors, order, usable)))
+
+    @property
+    def _axis(self) -> int | None:
+        """Of lanes, in the state."""
+        return None if self.shared else 0
 
 
 def _on_path(verdict: Verdict, nodes: int) -> jax.Array:
@@ -141,12 +130,6 @@ def _precedence(accepted: jax.Array, depth: jax.Array) -> jax.Array:
     return jnp.where(accepted, 0, nodes * nodes) + jnp.minimum(depth, nodes - 1) * nodes + index
 
 
-def _beaten(ids: jax.Array, order: jax.Array, usable: jax.Array) -> jax.Array:
-    """(X,) bool whether another usable node has the same id and a lower order."""
-    rival = (ids[:, None] == ids[None, :]) & (order[None, :] < order[:, None]) & usable[None, :]
-    return jnp.any(rival, axis=1)
-
-
 def token_recycling(
     branches: int = 8,
     nodes: int = 64,
@@ -154,6 +137,7 @@ def token_recycling(
     start: str = "bigram",
     shared: bool = True,
     updates: str = "all",
+    pairs: int = 0,
 ) -> TokenRecycling:
     """Drafts a tree of what the target last thought would follow each token.
 
@@ -166,10 +150,12 @@ def token_recycling(
       shared: all lanes and requests learn in one table, so that drafts, though never texts, depend on what else is
         decoded; otherwise, and under rules whose texts depend on drafts, every request starts anew.
       updates: `all` verified nodes teach, or only those of the accepted `path`.
+      pairs: buckets, a power of two, of a second table: what follows a token after the one before it. A pair's
+        successors stand for the token's own wherever the table has them. 0 for the published method.
 
     Raises:
-      ValueError: a size below 1, a template that is empty, repeats a path, lacks a parent or has ranks outside 0 to
-        `branches` - 1, or an unknown `start` or `updates`.
+      ValueError: a size below 1, `pairs` that is neither 0 nor a power of two, a template that is empty, repeats a
+        path, lacks a parent or has ranks outside 0 to `branches` - 1, or an unknown `start` or `updates`.
     """
     if branches < 1:
         raise ValueError(f"branches={branches} is below 1; every token needs room for one successor")
@@ -177,10 +163,12 @@ def token_recycling(
         raise ValueError(f"start={start!r} is not one of {', '.join(STARTS)}")
     if updates not in UPDATES:
         raise ValueError(f"updates={updates!r} is not one of {', '.join(UPDATES)}")
+    if pairs < 0 or pairs & (pairs - 1):
+        raise ValueError(f"pairs={pairs} is neither 0 nor a power of two; take {1 << max(pairs, 1).bit_length()} or 0")
     if template is None:
         if nodes < 1:
             raise ValueError(f"nodes={nodes} is below 1; the tree needs at least one node")
         paths = likeliest_template(nodes, branches)
     else:
         paths = checked_template(template, branches)
-    return TokenRecycling(branches, paths, start, shared, updates)
+    return TokenRecycling(branches, paths, start, shared, updates, pairs)

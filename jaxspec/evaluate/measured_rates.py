@@ -41,4 +41,7 @@ def measured_rates(mix: Mix, texts: Iterable[tuple[LanguageModel, Recording]]) -
         successes += np.asarray(rates.successes - guess.successes)[0]
     rate = (successes + GUESSED_TRIALS * np.asarray(guess.mean)[0]) / (trials + GUESSED_TRIALS)
     rate = np.clip(rate, 10.0**-DIGITS, 1 - 10.0**-DIGITS)
-    return tuple(tuple(tuple(round(float(value), DIGITS) for value in row) for row in table) for table in rate)
+    return tuple(
+        tuple(tuple(tuple(round(float(value), DIGITS) for value in row) for row in table) for table in source)
+        for source in rate
+    )

@@ -38,7 +38,7 @@ BIGRAM_CANDIDATES = (
     "ngrammys:k=5,w=10",
     "ngrammys:k=10,w=10",
     "token_recycling:nodes=16,start=bigram",
-)  # before others, since `best` starts from the table these leave on disk
+)  # before others, since `best` drafts from the table these leave on disk
 
 
 class TuneRow(NamedTuple):
@@ -96,7 +96,7 @@ def tune(
     """Predicts the speed of every candidate and chooses the fastest.
 
     Candidates that read the model's whole vocabulary, `BIGRAM_CANDIDATES` for one, leave its table on disk, and `best`
-    starts from it from then on.
+    drafts from it from then on. Without `lanes` nothing is learned from other prompts, as `best` does in a job of many.
 
     Args:
       lm: the target.

@@ -30,7 +30,7 @@ def tune(
         bool,
         typer.Option(
             "--bigram",
-            help="Also those that first read the model's whole vocabulary, once: minutes on a CPU. `best` starts from "
+            help="Also those that first read the model's whole vocabulary, once: minutes on a CPU. `best` drafts from "
             "what they find, in later runs too.",
         ),
     ] = False,

@@ -81,6 +81,22 @@ def test_a_merged_tree_has_every_path_once(seed: int) -> None:
 
 
 @given(st.integers(0, 10_000))
+def test_agreement_counts_the_other_drafters_of_a_path(seed: int) -> None:
+    three = [random_draft(seed + number) for number in range(3)]
+    both = join(three, [0, 1, 2])
+    valid = jnp.asarray(np.random.default_rng(seed).random((1, 3 * NODES)) < 0.8)
+    both = both._replace(valid=both.valid & valid)
+    _, same = representatives(path_hash(both, DEPTH), both.valid)
+    parts = tuple(drafters.suffix(width=NODES, rows=1) for _ in three)
+    counted = np.asarray(drafters.mix(*parts, budget=5)._agreement(same))[0]
+    paths = paths_of(both, only_valid=False)
+    for node, path in enumerate(paths):
+        if both.valid[0, node]:
+            same_path = [other // NODES for other in range(3 * NODES) if paths[other] == path and both.valid[0, other]]
+            assert counted[node] == len(set(same_path)) - 1
+
+
+@given(st.integers(0, 10_000))
 def test_candidates_that_came_true(seed: int) -> None:
     draft = random_draft(seed)
     rng = np.random.default_rng(seed)

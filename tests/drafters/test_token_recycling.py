@@ -1,5 +1,6 @@
 """The template's tree against a walk of the table, and what verified nodes teach it."""
 
+import dataclasses
 import functools
 
 import jax
@@ -14,6 +15,7 @@ import jaxspec
 from jaxspec.decode.loop import run_slice
 from jaxspec.decode.types import Context, Draft, Verdict
 from jaxspec.drafters.rank_template import likeliest_template
+from jaxspec.drafters.successors import Successors
 from jaxspec.drafters.token_recycling import token_recycling
 
 V, R, NEW = 9, 3, 24
@@ -31,14 +33,20 @@ def context_of(roots: list[int], live: list[bool] | None = None) -> Context:
     return Context(jnp.asarray(roots, jnp.int32)[:, None], ones, ones, ones.astype(jnp.uint32), alive)
 
 
-@functools.partial(jax.jit, static_argnames=("drafter",))
-def propose(drafter, table, context: Context) -> Draft:
-    return drafter.propose(table, table, context)[0]
+def singles(table, lanes: int = 0) -> Successors:
+    """A table without pairs, for each of `lanes` if not 0."""
+    front = (lanes,) if lanes else ()
+    return Successors(jnp.asarray(table), jnp.zeros((*front, 0, R), jnp.int32), jnp.zeros((*front, 0), jnp.uint32))
 
 
 @functools.partial(jax.jit, static_argnames=("drafter",))
-def observe(drafter, table, context: Context, draft: Draft, verdict: Verdict) -> jax.Array:
-    return drafter.observe(table, table, context, draft, verdict)
+def propose(drafter, state: Successors, context: Context) -> Draft:
+    return drafter.propose((), state, context)[0]
+
+
+@functools.partial(jax.jit, static_argnames=("drafter",))
+def observe(drafter, state: Successors, context: Context, draft: Draft, verdict: Verdict) -> Successors:
+    return drafter.observe((), state, context, draft, verdict)
 
 
 def random_table(rng: np.random.Generator, unknown: float = 0.2) -> np.ndarray:
@@ -61,8 +69,8 @@ def walk(table: np.ndarray, root: int) -> dict[tuple[int, ...], int]:
 def test_drafts_equal_a_walk_of_the_template(seed: int) -> None:
     rng = np.random.default_rng(seed)
     table, roots = random_table(rng), rng.integers(0, V, 2).tolist()
-    draft = propose(DRAFTER, jnp.asarray(table), context_of(roots))
-    own = propose(LANES, jnp.asarray(np.stack([table, table])), context_of(roots))
+    draft = propose(DRAFTER, singles(table), context_of(roots))
+    own = propose(LANES, singles(np.stack([table, table]), 2), context_of(roots))
     jax.tree.map(np.testing.assert_array_equal, own, draft)
     for lane, root in enumerate(roots):
         known = walk(table, root)
@@ -144,9 +152,9 @@ def test_the_table_learns_by_the_rule(shared: bool, updates: str) -> None:
         lanes = 3
         context, draft, verdict = random_block(rng, lanes)
         table = random_table(rng)
-        before = jnp.asarray(table if shared else np.stack([table] * lanes))
-        after = observe(drafter, before, context, draft, verdict)
-        np.testing.assert_array_equal(observe(drafter, before, context, draft, verdict), after)
+        before = singles(table) if shared else singles(np.stack([table] * lanes), lanes)
+        after = observe(drafter, before, context, draft, verdict).single
+        np.testing.assert_array_equal(observe(drafter, before, context, draft, verdict).single, after)
         if shared:
             np.testing.assert_array_equal(after, taught(table, context, draft, verdict, [0, 1, 2], updates))
         else:
@@ -156,14 +164,17 @@ def test_the_table_learns_by_the_rule(shared: bool, updates: str) -> None:
 
 def test_a_table_of_ones_own_is_renewed_with_every_request() -> None:
     start = jnp.asarray(random_table(np.random.default_rng(0)))
-    state = LANES.init(start, context_of([1, 2]))
-    assert state.shape == (2, V, R)
+    own, one = (dataclasses.replace(drafter, pairs=4) for drafter in (LANES, DRAFTER))
+    state = own.init(start, context_of([1, 2]))
+    assert state.single.shape == (2, V, R) and state.pair.shape == (2, 4, R) and state.holder.shape == (2, 4)
     fresh = jnp.asarray([True, False])
-    state = LANES.admit(start, state + 1, context_of([1, 2]), fresh)
-    np.testing.assert_array_equal(state[0], start)
-    np.testing.assert_array_equal(state[1], start + 1)
-    shared = DRAFTER.init(start, context_of([1, 2]))
-    np.testing.assert_array_equal(DRAFTER.admit(start, shared + 1, context_of([1, 2]), fresh), start + 1)
+    later = jax.tree.map(lambda x: x + 1, state)
+    after = own.admit(start, later, context_of([1, 2]), fresh)
+    for renewed, kept, begun in zip(after, later, state, strict=True):
+        np.testing.assert_array_equal(renewed[0], begun[0])
+        np.testing.assert_array_equal(renewed[1], kept[1])
+    shared = one.init(start, context_of([1, 2]))
+    assert one.admit(start, shared, context_of([1, 2]), fresh) is shared
 
 
 @pytest.mark.slow
@@ -188,7 +199,7 @@ def test_the_start_stays_as_prepared() -> None:
     """The loop consumes its state, which must not be the prepared table itself."""
     table = DRAFTER.prepare(toy_model(0))
     state = jax.jit(lambda params: DRAFTER.init(params, context_of([1])))(table)
-    jax.jit(lambda state: state + 1, donate_argnums=0)(state)
+    jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)(state)
     assert (np.asarray(table) == -1).all() and table.shape == (7, R)
 
 
@@ -198,6 +209,8 @@ def test_the_start_stays_as_prepared() -> None:
         ({"branches": 0}, "branches=0 is below 1"),
         ({"nodes": 0}, "nodes=0 is below 1"),
         ({"start": "zeros"}, "start='zeros' is not one of bigram, newline, empty"),
+        ({"pairs": 5}, "pairs=5 is neither 0 nor a power of two; take 8 or 0"),
+        ({"pairs": -1}, "pairs=-1 is neither 0 nor a power of two; take 2 or 0"),
         ({"updates": "none"}, "updates='none' is not one of all, path"),
         ({"template": ()}, "template is empty"),
         ({"template": ((0,), (0, 0, 0))}, r"\(0, 0, 0\) has no parent \(0, 0\)"),

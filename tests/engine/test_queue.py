@@ -10,6 +10,7 @@ from toy_model import greedy_continuation, toy_model
 import jaxspec
 from jaxspec import drafters
 from jaxspec.decode.commit import Finish
+from jaxspec.drafters.best import CorpusWhereFree
 from jaxspec.engine.generate import run
 from jaxspec.engine.job import build_job
 from jaxspec.engine.request import Request
@@ -64,9 +65,12 @@ def test_fifty_requests_in_any_order_on_any_number_of_lanes(alone, lanes: int, s
 @pytest.mark.parametrize("acceptance", ["rejection", pytest.param("typical", marks=pytest.mark.slow)])
 def test_texts_that_follow_drafts_follow_those_of_their_own_request(acceptance: str) -> None:
     """Also where drafters learn from all lanes and choose widths by the clock, which they must not then."""
-    drafter = drafters.mix(
-        drafters.suffix(width=4), drafters.token_recycling(3, 12, start="empty"), budget=8, widths=(0, 3, 8)
+    parts = (
+        drafters.suffix(width=4),
+        drafters.token_recycling(3, 12, start="empty", pairs=64),
+        CorpusWhereFree(4, 256, ""),
     )
+    drafter = drafters.mix(*parts, budget=8, widths=(0, 3, 8))
     requests = [dataclasses.replace(request, temperature=1.5) for request in requests_of(20)]
 
     def texts(order: list[int], lanes: int, seconds: float) -> list[list[int]]:

@@ -1,5 +1,6 @@
 """Sweeps: every point is a replay, tables and pictures hold every point."""
 
+import dataclasses
 import importlib
 import json
 import sys
@@ -69,10 +70,16 @@ def benchmark(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    ("line", "lanes", "said"), [("", None, "each on its own"), ("lanes: 1\n", 1, "one job, lanes=1")]
+    ("line", "lanes", "said"),
+    [
+        ("", [None], ["each on its own"]),
+        ("lanes: 1\n", [1], ["one job, lanes=1"]),
+        ("jobs: true\n", [None, 1], ["each on its own", "one job, lanes=1"]),
+        ("lanes: 1\njobs: true\n", [1], ["one job, lanes=1"]),
+    ],
 )
 def test_the_benchmark_says_how_prompts_are_replayed(
-    benchmark, kept: Recording, tmp_path: Path, monkeypatch, line: str, lanes: int | None, said: str
+    benchmark, kept: Recording, tmp_path: Path, monkeypatch, line: str, lanes: list[int | None], said: list[str]
 ) -> None:
     spy = Spy()
     for module, name, value in (
@@ -88,7 +95,18 @@ def test_the_benchmark_says_how_prompts_are_replayed(
     monkeypatch.setattr(sys, "argv", ["sweep.py", *(f"--{name}={value}" for name, value in options.items())])
     benchmark.main()
     written = json.loads((tmp_path / "results" / "replay_toy.json").read_text())
-    assert spy.lanes == [lanes] and written["rows"][0]["prompts"] == said and written["config"]["lanes"] == lanes
+    assert spy.lanes == lanes and [row["prompts"] for row in written["rows"]] == said
+    assert written["config"]["lanes"] == lanes[0]
+
+
+def test_what_replay_does_not_know_is_decoded(benchmark, kept: Recording) -> None:
+    drafter = drafters.token_recycling(branches=3, nodes=8, start="empty")
+    lm = toy_model(0)
+    for lanes in (None, 1):
+        found = benchmark.decoded(lm, kept, drafter, 16, lanes)
+        assert found["same texts"] == f"{kept.texts} of {kept.texts}" and found["decoded"] > 1
+    with_other_answers = dataclasses.replace(kept, tokens=(kept.tokens + 1) % 7)
+    assert benchmark.decoded(lm, with_other_answers, drafter, 16, 1)["same texts"] != found["same texts"]
 
 
 def test_the_benchmark_refuses_no_lanes(benchmark) -> None:
