@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from jaxspec.decode.types import Context, Draft
 from jaxspec.drafters.model_tables import model_bigram, prefix_ids
 from jaxspec.drafters.rank_template import Template
-from jaxspec.drafters.ranked_tree import ranked_tree
+from jaxspec.drafters.ranked_tree import RankedTree, ranked_tree
 from jaxspec.drafters.stateless import Stateless
 
 
 @dataclasses.dataclass(frozen=True)
-class BigramTree(Stateless):
+class BigramTree(RankedTree, Stateless):
     """Attributes:
     branches: R.
     template: paths of ranks from the root, one a node, by depth.
@@ -31,14 +31,6 @@ class BigramTree(Stateless):
     prefix: str
 
     sources = ("bigram_tree",)
-
-    @property
-    def nodes(self) -> int:
-        return len(self.template)
-
-    @property
-    def depth(self) -> int:
-        return len(self.template[-1])
 
     def prepare(self, language_model: Any) -> jax.Array:
         """(V, R) int32."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxspec.decode.lanes import on_every_lane
 from jaxspec.decode.types import Context, Draft
+from jaxspec.drafters.one_width import OneWidth
 from jaxspec.drafters.rank_template import Template, template_arrays
 
 
@@ -21,6 +22,20 @@ class Successor(Protocol):
     """
 
     def __call__(self, before: jax.Array, token: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array]: ...
+
+
+class RankedTree(OneWidth):
+    """Base of drafters of such a tree: as many nodes, and as deep, as their template."""
+
+    template: Template
+
+    @property
+    def nodes(self) -> int:
+        return len(self.template)
+
+    @property
+    def depth(self) -> int:
+        return len(self.template[-1])
 
 
 def before_root(context: Context) -> jax.Array:

@@ -18,9 +18,8 @@ from jaxspec.decode.binding import Binding
 from jaxspec.decode.lanes import choose
 from jaxspec.decode.types import Context, Draft, Verdict
 from jaxspec.drafters.model_tables import model_bigram, prefix_ids
-from jaxspec.drafters.one_width import OneWidth
 from jaxspec.drafters.rank_template import Template, checked_template, likeliest_template
-from jaxspec.drafters.ranked_tree import before_root, ranked_tree
+from jaxspec.drafters.ranked_tree import RankedTree, before_root, ranked_tree
 from jaxspec.drafters.successors import Successors, find, initial, learned
 
 STARTS = {"bigram": "auto", "newline": "newline", "empty": None}  # and the prefix of the table they read
@@ -29,7 +28,7 @@ CLASSES = 8  # of evidence for a token's own successors, by rank, and as many fo
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenRecycling(OneWidth):
+class TokenRecycling(RankedTree):
     """A static tree filled from the table.
 
     Attributes:
@@ -49,14 +48,6 @@ class TokenRecycling(OneWidth):
     pairs: int = 0
 
     sources = ("token_recycling",)
-
-    @property
-    def nodes(self) -> int:
-        return len(self.template)
-
-    @property
-    def depth(self) -> int:
-        return len(self.template[-1])
 
     @property
     def top(self) -> int:
