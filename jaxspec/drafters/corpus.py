@@ -108,5 +108,5 @@ def corpus(width: int = 10, slots: int = 2**16, path: str = "") -> Corpus:
     if width < 1:
         raise ValueError(f"width={width} is below 1; corpus needs at least one token")
     if slots < SHORTEST_MEMORY:
-        raise ValueError(f"slots={slots} is below 16; there would be nothing to copy from")
+        raise ValueError(f"slots={slots} is below {SHORTEST_MEMORY}; there would be nothing to copy from")
     return Corpus(width, slots, str(path))
