@@ -87,7 +87,7 @@ def jacobi(
     n: Annotated[int, typer.Option(help="Tokens iterated on at once.")] = 16,
     initial: Annotated[Initial, typer.Option(help="What stands where the model has not guessed yet.")] = "repeat",
     rounds: Annotated[int, typer.Option(help="Timed runs of each prompt; medians are shown.")] = 1,
-    plot: Annotated[Path | None, typer.Option(help="Write the picture to this PNG file, too.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the pictures of both into this PNG file.")] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -110,25 +110,27 @@ def jacobi(
             rounds=rounds,
             advance=advance,
         )
+    example = what.example(seed, 0, "held_out")[0]
+    pictures = {}
+    for name, lm in models.items() if plot is not None or not as_json else ():
+        length = jacobi_demo.picture_length(lm, example, n)
+        if length:
+            pictures[name] = jacobi_demo.picture(lm, example, n, length, initial)
+    if plot is not None and pictures:
+        jacobi_demo.plot_pictures(pictures, plot)
     if as_json:
         _print_json({"rows": [row._asdict() for row in rows], "task": task, "seed": seed, "n": n, "initial": initial})
     else:
         screen = Console(highlight=False, soft_wrap=True)
-        example = what.example(seed, 0, "held_out")[0]
         screen.print(f"[bold]prompt[/bold] {example}")
         for name, lm in models.items():
             screen.print(f"\n[bold]{name}[/bold]")
-            length = jacobi_demo.picture_length(lm, example, n)
-            if length == 0:
+            if name in pictures:
+                screen.print(jacobi_demo.terminal_picture(pictures[name]))
+            else:
                 screen.print(
                     f"no picture: a context of {lm.config.context} has no room for {n} tokens behind this prompt"
                 )
-                continue
-            blocks = jacobi_demo.picture(lm, example, n, length, initial)
-            screen.print(jacobi_demo.terminal_picture(blocks))
-            if plot is not None:
-                path = plot.with_name(f"{plot.stem}-{name}{plot.suffix}")
-                jacobi_demo.plot_picture(blocks, path, f"{name}: iterates of one answer")
         print(markdown_table([row._asdict() for row in rows]), end="")
     if not all(row.identical for row in rows):
         raise typer.Exit(DIFFERENT)

@@ -3,8 +3,9 @@
 n tokens a block, T iterates.
 """
 
+import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from jaxspec.drafters.jacobi import jacobi
 from jaxspec.engine.generate import generate
 from jaxspec.engine.request import encode_prompts
 from jaxspec.evaluate.trajectory import record
-from jaxspec.evaluate.trajectory_statistics import reached, settled
+from jaxspec.evaluate.trajectory_statistics import reached, settled, summary
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.tasks.task import Task
 
@@ -26,6 +27,7 @@ WRONG, RIGHT, FAST_FORWARDED, STATIONARY = range(4)  # what a token of an iterat
 STYLES = ("dim", "green", "bold green", "bold cyan")
 COLOURS = ("0.9", "#9bd49b", "#2e8b57", "#3aa6c8")
 PICTURED = 3  # blocks
+BY_BLOCKS = ("base_jacobi", "cllm")  # rows whose decoding has blocks to count by
 LABELS = ("wrong", "right", "fast-forwarded", "stationary")
 
 
@@ -37,6 +39,9 @@ class JacobiDemoRow(NamedTuple):
     exact_match: share of right answers.
     speed_ratio: plain decode seconds of the same model over its own, prompt by prompt on one lane.
     identical: whether all ids equal the same model's plain decoding.
+    fast_forwarded, stationary: of decoding in blocks, as CLLM counts them, see `trajectory_statistics.summary`: tokens
+      an iteration that came right in a row, and tokens a block that stood right behind a wrong one. None otherwise,
+      or where a prompt leaves no room for a block.
     """
 
     name: str
@@ -45,6 +50,8 @@ class JacobiDemoRow(NamedTuple):
     exact_match: float
     speed_ratio: float
     identical: bool
+    fast_forwarded: float | None = None
+    stationary: float | None = None
 
 
 def compare(
@@ -126,6 +133,7 @@ def _rows(
                     outs[name].append(out)
         advance()
     plain = next(iter(drafters))
+    counts = _counts(lm, encoded, next(drafter for drafter in drafters.values() if drafter.depth), max_new_tokens)
     rows = []
     for name in drafters:
         if not name:
@@ -142,9 +150,22 @@ def _rows(
                 exact_match=sum(right) / len(right),
                 speed_ratio=statistics.median(seconds[plain]) / statistics.median(seconds[name]),
                 identical=all(a.ids == b.ids for a, b in zip(mine, outs[plain], strict=True)),
+                **(counts if name in BY_BLOCKS else {}),
             )
         )
     return rows
+
+
+def _counts(lm: LanguageModel, prompts: Sequence[Sequence[int]], drafter: Any, max_new_tokens: int) -> dict[str, float]:
+    """The two counts of tokens that Jacobi iteration brings beyond one a pass, over all blocks of all answers."""
+    n = drafter.n
+    room = min(max_new_tokens, lm.config.context - max(map(len, prompts))) // n * n
+    if room == 0:
+        return {}
+    recorded = record(lm, prompts, n, room, init=drafter.initial)
+    found = summary(recorded.iterates, recorded.passes)
+    counts = {"fast_forwarded": found.fast_forwarded, "stationary": found.stationary}
+    return {name: value for name, value in counts.items() if not math.isnan(value)}
 
 
 def kinds_of(iterates: np.ndarray) -> np.ndarray:
@@ -196,31 +217,45 @@ def terminal_picture(blocks: Sequence[tuple[list[list[str]], np.ndarray]]) -> Te
     return text
 
 
-def plot_picture(blocks: Sequence[tuple[list[list[str]], np.ndarray]], path: Path, title: str) -> None:
-    """The same as a plot: a column a token, a row an iterate."""
+def plot_pictures(pictures: Mapping[str, Sequence[tuple[list[list[str]], np.ndarray]]], path: Path) -> None:
+    """The same as a plot, one model beside the other: a column a token, a row an iterate.
+
+    Args:
+      pictures: what `picture` gave, by the name of the model.
+      path: of the PNG file.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    rows = sum(len(kinds) for _, kinds in blocks)
-    figure = Figure(figsize=(8, 0.6 + 0.3 * rows), layout="constrained")
+    rows = max(sum(len(kinds) for _, kinds in blocks) for blocks in pictures.values())
+    figure = Figure(figsize=(8 * len(pictures), 0.9 + 0.3 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(blocks), 1, squeeze=False, height_ratios=[len(kinds) for _, kinds in blocks])[:, 0]
-    for place, (iterates, kinds) in zip(axes, blocks, strict=True):
-        place.imshow(kinds, cmap=ListedColormap(COLOURS), vmin=0, vmax=len(COLOURS) - 1, aspect="auto")
-        for row, tokens in enumerate(iterates):
-            for column, token in enumerate(tokens):
-                place.text(column, row, token.strip(), ha="center", va="center", fontsize=6, parse_math=False)
-        place.set_xticks([])
-        place.set_yticks(range(len(iterates)))
-        place.tick_params(labelsize=6)
+    for part, (name, blocks) in zip(
+        figure.subfigures(1, len(pictures), squeeze=False)[0], pictures.items(), strict=True
+    ):
+        part.suptitle(f"{name}: iterates of one answer", fontsize=9)
+        heights = [len(kinds) for _, kinds in blocks]
+        spare = rows - sum(heights)  # so that an iterate is as high in every picture
+        places = part.subplots(
+            len(blocks) + bool(spare), 1, squeeze=False, height_ratios=[*heights, spare] if spare else heights
+        )[:, 0]
+        for place in places[len(blocks) :]:
+            place.set_axis_off()
+        for place, (iterates, kinds) in zip(places, blocks, strict=False):
+            place.imshow(kinds, cmap=ListedColormap(COLOURS), vmin=0, vmax=len(COLOURS) - 1, aspect="auto")
+            for row, tokens in enumerate(iterates):
+                for column, token in enumerate(tokens):
+                    place.text(column, row, token.strip(), ha="center", va="center", fontsize=6, parse_math=False)
+            place.set_xticks([])
+            place.set_yticks(range(len(iterates)))
+            place.tick_params(labelsize=6)
     figure.legend(
         handles=[Patch(color=colour, label=label) for colour, label in zip(COLOURS, LABELS, strict=True)],
         loc="outside upper center",
         ncols=len(LABELS),
         fontsize=7,
-        title=title,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

@@ -28,6 +28,7 @@ def train(
     config: Annotated[Path, typer.Option(help="A YAML file; see configs/.")],
     folder: Annotated[str | None, typer.Option(help="Where to write.", show_default="the config's")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all draws.", show_default="the config's")] = None,
+    base: Annotated[str | None, typer.Option(help="The model to start from.", show_default="the config's")] = None,
     data: Annotated[
         Path | None, typer.Option(help="JSON lines of questions and answers.", show_default="the config's task")
     ] = None,
@@ -42,10 +43,11 @@ def train(
     Progress goes to standard error. Ctrl-C saves a checkpoint first; --resume goes on from it. The exit code is 1
     when a monitor stopped the training; no model is written then.
     """
-    settings, go = read_train_config(config, folder, seed, data)
+    settings, go = read_train_config(config, folder, seed, data, base)
     words = ["jaxspec", "train", "--config", str(config)]
     words += [] if folder is None else ["--folder", folder]
     words += [] if seed is None else ["--seed", str(seed)]
+    words += [] if base is None else ["--base", base]
     words += [] if data is None else ["--data", data.name]
     report = go(settings, resume=resume, command=shlex.join(words))
     if as_json:
@@ -60,7 +62,11 @@ def train(
 
 
 def read_train_config(
-    path: Path, folder: str | None = None, seed: int | None = None, data: Path | None = None
+    path: Path,
+    folder: str | None = None,
+    seed: int | None = None,
+    data: Path | None = None,
+    base: str | None = None,
 ) -> tuple[Any, Any]:
     """The config a file describes, by its `kind`, and the function that runs it.
 
@@ -69,11 +75,12 @@ def read_train_config(
       folder: to write to, instead of the config's.
       seed: of every draw, instead of the config's.
       data: questions and answers to train on, instead of the config's task.
+      base: model to start from, instead of the config's.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no YAML, of an unknown kind or setting, or `data` is given to a kind that takes none, or is
-        not named as JSON lines.
+      ValueError: it is no YAML, of an unknown kind or setting, or `data` or `base` is given to a kind that takes
+        none, or `data` is not named as JSON lines.
     """
     raw = read_yaml(path)
     kind = raw.pop("kind", "language_model") if isinstance(raw, dict) else "language_model"
@@ -81,12 +88,15 @@ def read_train_config(
         raise ValueError(f"{path}: kind={kind!r} is not one of {', '.join(KINDS)}")
     if isinstance(raw, dict) and folder is not None:
         raw["folder"] = folder
-    if data is not None and kind != "consistency":
-        raise ValueError(f"--data={data} is for kind=consistency, and {path} is of kind={kind}; leave it out")
+    for name, value in (("data", data), ("base", base)):
+        if value is not None and kind != "consistency":
+            raise ValueError(f"--{name}={value} is for kind=consistency, and {path} is of kind={kind}; leave it out")
     if data is not None and not is_question_file(str(data)):
         raise ValueError(f"--data={data} is not the path of JSON lines; give a .jsonl file")
     if isinstance(raw, dict) and data is not None:
         raw["task"] = str(data)
+    if isinstance(raw, dict) and base is not None:
+        raw["base"] = base
     form, go = KINDS[kind]
     config = read_config(path, form, raw)
     return config if seed is None else _seeded(config, seed), go

@@ -19,6 +19,7 @@ def write_card(
     config: Any,
     data: str,
     quality: Mapping[str, object],
+    usage: str | None = None,
 ) -> None:
     """Writes the card into a checkpoint's folder.
 
@@ -30,11 +31,13 @@ def write_card(
       config: the dataclass that the command read; printed as YAML.
       data: what it was trained on, and what measured on.
       quality: what was measured, by name.
+      usage: Python that uses it as it was measured, or None.
     """
     settings = yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False).strip()
     rows = "\n".join(f"| {name} | {_shown(value)} |" for name, value in quality.items())
+    how = "" if usage is None else f"## How it is used\n\n```python\n{usage}\n```\n\n"
     Path(folder, CARD).write_text(
-        f"# {title}\n\n{summary}\n\n"
+        f"# {title}\n\n{summary}\n\n{how}"
         f"## How it was made\n\n```\n{command}\n```\n\nwith these settings:\n\n```yaml\n{settings}\n```\n\n"
         f"## Data\n\n{data}\n\n"
         f"## Measured\n\n| | |\n|---|---|\n{rows}\n"

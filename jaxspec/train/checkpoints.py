@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from jaxspec.models.model_fn import Params
+
 PREFIX = "step_"
 
 
@@ -58,6 +60,44 @@ def restore_checkpoint(folder: Path, step: int, like: Any) -> Any:
     except Exception as error:  # of several libraries, over many lines
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path} does not hold a state of this run: {reason}") from None
+
+
+def restore_params(path: Path, like: Params) -> Params:
+    """The parameters alone of any run's checkpoint, to start another run from.
+
+    Args:
+      path: of one checkpoint, `.../checkpoints/step_...`.
+      like: parameters of the same names, shapes and types.
+
+    Raises:
+      FileNotFoundError: there is none at `path`.
+      ValueError: it holds other parameters, such as those of adapters.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no checkpoint at {path}; give one of a run, as .../checkpoints/step_...")
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    try:
+        held = ocp.metadata(str(path.resolve())).metadata
+        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), held)
+        params = ocp.load(str(path.resolve()), abstract)[0]
+    except Exception as error:  # of several libraries, over many lines
+        raise ValueError(f"{path} holds no checkpoint of a run: {str(error).strip().splitlines()[0]}") from None
+    found, wanted = _shapes(params), _shapes(like)
+    if found != wanted:
+        name = min(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        raise ValueError(
+            f"{path} holds {found.get(name, 'nothing')} as {name}, where {wanted.get(name, 'nothing')} is needed; "
+            "start from a checkpoint of the same model, of all its weights"
+        )
+    return params
+
+
+def _shapes(params: Params) -> dict[str, str]:
+    """Type and shape of every parameter."""
+    return {
+        jax.tree_util.keystr(where): f"{leaf.dtype}{list(leaf.shape)}"
+        for where, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
 
 
 def checkpoint_steps(folder: Path) -> list[int]:

@@ -6,12 +6,11 @@ A short dip is normal; what counts is a level that stays bad.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from jaxspec.train.augment import longest_repetition
+from jaxspec.train.augment import REPEATS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,17 +18,20 @@ class CollapseLimits:
     """Attributes:
     accuracy_drop: how far `ar_accuracy` may fall below its level at the start.
     repetition_rise: how far `repetition` may rise above `data_repetition`.
+    repetitive_answers: how far `held_out_repetition`, the share of answers written freely that say one token over
+      and over, may rise above `base_repetition`; one observation above it is enough.
     start: observations that make the level at the start.
     patience: bad observations in a row before training stops.
     """
 
     accuracy_drop: float = 0.3
     repetition_rise: float = 0.3
+    repetitive_answers: float = 0.5
     start: int = 5
     patience: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("accuracy_drop", "repetition_rise"):
+        for name in ("accuracy_drop", "repetition_rise", "repetitive_answers"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0 and at most 1")
         for name in ("start", "patience"):
@@ -61,7 +63,8 @@ def observe(
       limits: when to stop.
       state: `CollapseState()` at the start.
       step: for the message.
-      metrics: `ar_accuracy`, `repetition` and `data_repetition` as the objective of `consistency` gives them.
+      metrics: `ar_accuracy`, `repetition` and `data_repetition` as the objective of `consistency` gives them, and
+        `held_out_repetition` and `base_repetition` when answers have been written.
 
     Raises:
       KeyError: a metric is missing.
@@ -79,14 +82,22 @@ def observe(
         objection = (
             f"accuracy on clean answers fell from {level:.3f} to {accuracy:.3f} and stayed below {lowest:.3f} for "
             f"{inaccurate} observations up to step {step}: the model is collapsing; raise ar_weight, lower the "
-            "learning rate, or go back to an earlier checkpoint"
+            "learning rate, or start another run from an earlier checkpoint (weights)"
         )
     elif repetitive >= limits.patience:
         objection = (
             f"{repetition:.1%} of neighbouring tokens the model says are equal, against {natural:.1%} in the answers, "
             f"for {repetitive} observations up to step {step}: the model is collapsing into repetition; clean the "
-            "trajectories, raise ar_weight, or go back to an earlier checkpoint"
+            "trajectories, raise ar_weight, or start another run from an earlier checkpoint (weights)"
         )
+    elif "held_out_repetition" in metrics:
+        free, before = float(metrics["held_out_repetition"]), float(metrics["base_repetition"])
+        if free > before + limits.repetitive_answers:
+            objection = (
+                f"{free:.1%} of the answers at step {step} say one token {REPEATS} times in a row or more, against "
+                f"{before:.1%} of the base's: the model is collapsing into repetition; clean the trajectories, raise "
+                "ar_weight, or start another run from an earlier checkpoint (weights)"
+            )
     return CollapseState(state.seen + 1, total, inaccurate, repetitive), objection
 
 
@@ -117,14 +128,14 @@ class CollapseMonitor:
         return objection
 
 
-def repetition_rate(tokens: np.ndarray, prompt_length: np.ndarray, length: np.ndarray, repeats: int = 10) -> float:
+def repetition_rate(answers: Sequence[Sequence[int]], repeats: int = REPEATS) -> float:
     """Share of answers in which one token stands `repeats` times in a row; 0 of none.
 
     Args:
-      tokens: (B, L) int prompts and answers.
-      prompt_length, length: (B,).
+      answers: token ids.
       repeats: how often in a row is too often.
     """
-    if len(tokens) == 0:
+    if not answers:
         return 0.0
-    return float(np.mean(longest_repetition(tokens, prompt_length, length) >= repeats))
+    longest = [max((len(list(run)) for _, run in itertools.groupby(answer)), default=0) for answer in answers]
+    return sum(length >= repeats for length in longest) / len(answers)

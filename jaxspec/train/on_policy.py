@@ -50,6 +50,10 @@ class RoundSettings:
         for name in ("block", "blocks", "lanes", "shard_prompts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is below 1; a round needs at least one")
+        if self.repeats < 2:
+            raise ValueError(f"repeats={self.repeats} is below 2, which every answer reaches; the papers take 10")
+        if self.longest_phrase < 1:
+            raise ValueError(f"longest_phrase={self.longest_phrase} is below 1; a phrase has at least one token")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed} is outside 0 to 2**32 - 1")
 

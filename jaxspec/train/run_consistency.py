@@ -4,7 +4,9 @@ CLLM (arXiv 2403.00835) is one round; Jacobi Forcing (arXiv 2512.14681) collects
 """
 
 import dataclasses
+import functools
 import hashlib
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,30 +16,43 @@ import jax
 import numpy as np
 
 from jaxspec.drafters.initial_tokens import Initial
+from jaxspec.drafters.jacobi import jacobi
 from jaxspec.drafters.model_tables import fingerprint
+from jaxspec.engine.generate import generate
 from jaxspec.engine.load import load
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import Params
 from jaxspec.tasks.question_file import Question, is_question_file, question_task, read_questions
 from jaxspec.tasks.task import Ids, Task, find_task
 from jaxspec.train.card import write_card
+from jaxspec.train.checkpoints import restore_params
 from jaxspec.train.consistency import ConsistencySettings, consistency
 from jaxspec.train.given_answers import GivenAnswerBatches
 from jaxspec.train.jacobi_quality import JacobiQuality, jacobi_quality
 from jaxspec.train.lora import LoRA
-from jaxspec.train.monitors import CollapseLimits, CollapseMonitor
+from jaxspec.train.monitors import CollapseLimits, CollapseMonitor, repetition_rate
 from jaxspec.train.on_policy import RoundSettings, on_policy_round
 from jaxspec.train.packing import PackedForward
 from jaxspec.train.run import DTYPES, MODEL, RUN
 from jaxspec.train.shards import read_shards
-from jaxspec.train.trainer import Monitor, TrainSettings, check_run, describe_config, finished_steps, train
+from jaxspec.train.trainer import Monitor, Probe, TrainSettings, check_run, describe_config, finished_steps, train
 from jaxspec.train.trajectory_batches import StateChoice, TrajectoryBatches, trajectory_batches
 from jaxspec.train.whole_folder import whole_folder
 from jaxspec.weights.save import save_model
 
 SHARDS = "trajectories"
 ANSWERS = ("own", "given")
-NO_WEIGHT = ("folder", "rounds", "held_out", "sizes", "max_new_tokens", "watch")  # settings no weight depends on
+NO_WEIGHT = (
+    "folder",
+    "weights",
+    "rounds",
+    "held_out",
+    "probed",
+    "sizes",
+    "max_new_tokens",
+    "watch",
+)  # settings no weight depends on, or by
+# which the base differs, whose fingerprint tells
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +63,8 @@ class ConsistencyConfig:
       task: a name in `jaxspec.tasks.task`, or the path of questions and answers as JSON lines; see
         `jaxspec.tasks.question_file`.
       base: the model to start from, as `jaxspec.load` takes it.
+      weights: a checkpoint of another run, `.../run/checkpoints/step_...`, to take the weights from instead: to go
+        back before a collapse, or on from a round that was finished. None starts from the base's own.
       folder: gets trajectories and the run of every round, and the finished checkpoint (`model/`).
       training: steps and optimiser of every round.
       answers: `own`: the model answers `prompts` prompts and is trained on the trajectories of its answers, as
@@ -65,6 +82,7 @@ class ConsistencyConfig:
       lora: low-rank adapters, which are trained instead of the weights and added to them after every round; None
         trains all weights.
       held_out: prompts to measure on.
+      probed: of these, answered every `training.probe_every` steps, so that the log tells how the run goes; 0 for none.
       sizes: block sizes to measure.
       max_new_tokens: of a measured answer.
       dtype: of activations in training.
@@ -86,7 +104,9 @@ class ConsistencyConfig:
     states: StateChoice = StateChoice()
     loss: ConsistencySettings = ConsistencySettings()
     lora: LoRA | None = None
+    weights: str | None = None
     held_out: int = 192
+    probed: int = 16
     sizes: tuple[int, ...] = (16,)
     max_new_tokens: int = 128
     dtype: str = "float32"
@@ -99,12 +119,19 @@ class ConsistencyConfig:
         for name in ("prompts", "tokens", "rounds", "batch_size", "held_out", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is below 1")
+        if self.probed < 0:
+            raise ValueError(f"probed={self.probed} is negative; use 0 for no probes")
         if self.answers not in ANSWERS:
             raise ValueError(f"answers={self.answers!r} is not one of {', '.join(ANSWERS)}")
         if self.answers == "given" and (self.states.kind != "initial" or self.loss.teacher != "global"):
             raise ValueError(
                 f"answers='given' has no trajectories for states.kind={self.states.kind!r} and "
                 f"loss.teacher={self.loss.teacher!r}; set them to initial and global"
+            )
+        if self.loss.teacher == "local" and self.states.random_share > 0:
+            raise ValueError(
+                f"states.random_share={self.states.random_share} needs loss.teacher='global': no state is known after "
+                "fresh random tokens"
             )
         if self.answers == "given":
             unused = _changed("states", self.states, ("kind", "random_source"))
@@ -157,9 +184,9 @@ def run_consistency(
 
     Raises:
       FileExistsError: the folder holds a finished checkpoint, or a run and `resume` is not set.
-      FileNotFoundError: `config.task` is a path, and there is no such file.
+      FileNotFoundError: `config.task` is a path, or `config.weights`, and there is no such file.
       ValueError: an unknown task, a base whose vocabulary is not the task's, a file whose rows cannot be used, or
-        another run's folder.
+        another run's folder, or `config.weights` of another model.
       DivergedError, KeyboardInterrupt: see `trainer.train`.
     """
     folder = Path(config.folder)
@@ -169,6 +196,8 @@ def run_consistency(
     if rows is None:
         find_task(config.task)  # raises before a base is read
     base = load(config.base, dtype="float32")
+    if config.weights is not None:
+        base = dataclasses.replace(base, params=restore_params(Path(config.weights), base.params))
     task = _generated(config, base) if rows is None else _questions(config, base, rows)
     check_run(_run_folder(folder, 0), _training(config, 0), _description(config, base), resume=resume)
     measured = [task.example(config.training.seed, index, "held_out") for index in range(config.held_out)]
@@ -176,7 +205,7 @@ def run_consistency(
     params, stopped = base.params, None
     begun = time.perf_counter()
     for number in range(config.rounds):
-        params, stopped = _round(config, task, base, params, folder, number, resume, monitors)
+        params, stopped = _round(config, task, base, params, folder, number, resume, monitors, measured)
         if stopped is not None:
             break
     seconds = time.perf_counter() - begun
@@ -194,6 +223,7 @@ def run_consistency(
             config=config,
             data=_data(config, task),
             quality=_rows("base", before) | _rows("trained", after) | {"minutes of the last call": seconds / 60},
+            usage=_usage(config),
         )
     return ConsistencyReport(folder / MODEL, before, after, seconds, None)
 
@@ -266,6 +296,7 @@ def _round(
     number: int,
     resume: bool,
     monitors: Sequence[Monitor],
+    measured: Sequence[tuple[Any, str]],
 ) -> tuple[Params, str | None]:
     """Trained parameters, and why training was stopped, or None."""
     run = _run_folder(folder, number)
@@ -287,6 +318,7 @@ def _round(
         frozen=None if lora is None else params,
         combine=None if lora is None else lora.combine,
         monitors=[*watching, *monitors],
+        probe=_probe(base, config, task, measured[: config.probed]) if config.probed else None,
         resume=resume,
     )
     return result.params if lora is None else lora.combine(result.params, params), result.stopped
@@ -319,7 +351,7 @@ def _own_answers(
     first = config.first_prompt + number * config.prompts
     prompts = [task.example(seed, index, "train")[0] for index in range(first, first + config.prompts)]
     collection = dataclasses.replace(config.collection, seed=config.collection.seed + number)
-    on_policy_round(lm, PackedForward(lm.config), prompts, folder, collection)
+    on_policy_round(lm, PackedForward(lm.config), prompts, folder, collection, _say_collected)
     _, trajectories = read_shards(folder, lm.config.vocabulary)
     return trajectory_batches(
         trajectories,
@@ -329,6 +361,10 @@ def _own_answers(
         teacher=config.loss.teacher,
         seed=seed,
     )
+
+
+def _say_collected(shards: int, of: int) -> None:
+    print(f"collected {shards} of {of} shards of trajectories", file=sys.stderr, flush=True)
 
 
 def _given_answers(config: ConsistencyConfig, task: Task, number: int) -> GivenAnswerBatches:
@@ -348,6 +384,29 @@ def _given_answers(config: ConsistencyConfig, task: Task, number: int) -> GivenA
     )
 
 
+def _probe(base: LanguageModel, config: ConsistencyConfig, task: Task, examples: Sequence[tuple[Any, str]]) -> Probe:
+    """How the model answers held-out prompts as it is: tokens a forward, right answers, repetition."""
+    prompts = [prompt for prompt, _ in examples]
+    drafter = jacobi(max(config.collection.block, 2), "rolling", config.initial)
+
+    @functools.cache
+    def base_repetition() -> float:
+        return repetition_rate(generate(base, prompts, max_new_tokens=config.max_new_tokens).ids)
+
+    def probe(params: Params) -> dict[str, float]:
+        lm = dataclasses.replace(base, params=params)
+        said = generate(lm, prompts, drafter=drafter, max_new_tokens=config.max_new_tokens)
+        right = [task.grade(answer, text) for (_, answer), text in zip(examples, said.texts, strict=True)]
+        return {
+            "held_out_exact_match": sum(right) / len(right),
+            "held_out_repetition": repetition_rate(said.ids),
+            "base_repetition": base_repetition(),
+            "held_out_tokens_per_forward": said.statistics.tokens_per_call,
+        }
+
+    return probe
+
+
 def _quality(
     lm: LanguageModel, config: ConsistencyConfig, task: Task, examples: Sequence[tuple[Any, str]]
 ) -> list[JacobiQuality]:
@@ -361,10 +420,23 @@ def _quality(
     )
 
 
+def _usage(config: ConsistencyConfig) -> str:
+    n = max(config.sizes, default=config.collection.block)
+    return (
+        "import jaxspec\nfrom jaxspec.drafters import jacobi\n\n"
+        'lm = jaxspec.load("path/of/this/folder")\n'
+        f'jaxspec.generate(lm, prompt, drafter=jacobi({n}, "rolling", init="{config.initial}"))'
+    )
+
+
 def _rows(who: str, found: Sequence[JacobiQuality]) -> dict[str, object]:
+    """What the card says; a speed that changed the text is none."""
     rows: dict[str, object] = {}
     for quality in found:
         name = quality.mode if quality.mode == "plain" else f"{quality.mode}, n = {quality.n}"
-        rows[f"{who}, {name}: tokens a forward"] = float(np.round(quality.tokens_per_forward, 3))
+        fast = (
+            float(np.round(quality.tokens_per_forward, 3)) if quality.identical else "void: ids differ from plain ones"
+        )
+        rows[f"{who}, {name}: tokens a forward"] = fast
         rows[f"{who}, {name}: exact match"] = float(np.round(quality.exact_match, 4))
     return rows | {f"{who}: device": jax.devices()[0].device_kind}

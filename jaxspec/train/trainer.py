@@ -152,11 +152,11 @@ def train(
     folder = Path(folder)
     saved = folder / CHECKPOINTS
     check_run(folder, settings, description, resume=resume)
+    done = max(checkpoint_steps(saved), default=0)
+    batch = _batch(batches, done, settings) if done < settings.steps else None  # data that fail claim no folder
     state = _begin(params, settings)
     _claim(folder, settings, description)
-    done = 0
-    if steps := checkpoint_steps(saved):
-        done = steps[-1]
+    if done:
         state = TrainState(*restore_checkpoint(saved, done, tuple(state)))
     update = _build_update(objective, settings, combine)
     log = MetricsLog(folder / METRICS, done, settings.steps, settings.progress_every)
@@ -164,7 +164,6 @@ def train(
         log.say(f"resuming at step {done} of {settings.steps}")
     try:
         with _interrupts() as interrupted:
-            batch = _batch(batches, done, settings) if done < settings.steps else None
             while done < settings.steps:
                 state, reported = update(state, frozen, batch)
                 done += 1
@@ -291,7 +290,7 @@ def _check_finite(metrics: Mapping[str, float], step: int, saved: Path) -> None:
             kept = f"the checkpoint of step {steps[-1]} is as it was" if steps else "no checkpoint was written"
             raise DivergedError(
                 f"training diverged: {name} is {metrics[name]} at step {step}; {kept}; lower the learning rate, "
-                "lengthen the warm-up or clip harder"
+                "lengthen the warm-up or clip harder, in another folder"
             )
 
 

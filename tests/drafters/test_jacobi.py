@@ -1,6 +1,7 @@
 """Jacobi drafts against a plain Jacobi iteration, the pool against a walk, and all of it against plain decoding."""
 
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -149,6 +150,21 @@ def test_a_guess_that_is_right_is_said_in_one_pass() -> None:
     assert out.statistics.tokens_per_call == 6.0
     out = jaxspec.generate(lm, [3], drafter=jacobi(6, init="repeat", blocks=2, spawn=0), max_new_tokens=24)
     assert out.statistics.tokens_per_call == 12.0
+
+
+@pytest.mark.parametrize(("n", "wrong"), [(21, 0), (22, 3), (23, 22)])  # sizes of no other test: programs are kept
+def test_every_right_guess_before_the_first_wrong_one_is_said_at_once(n: int, wrong: int, monkeypatch) -> None:
+    lm, prompt = toy_model(0), [1, 4, 2]
+    plain = jaxspec.generate(lm, prompt, max_new_tokens=n)
+    guess = np.array(plain.ids[0][: n - 1])
+    guess[len(guess) - wrong :] = (guess[len(guess) - wrong :] + 1) % V
+    monkeypatch.setattr(
+        sys.modules[type(jacobi()).__module__],  # jaxspec.drafters.jacobi is the function
+        "initial_tokens",
+        lambda initial, context, position, vocabulary: jnp.asarray(guess, jnp.int32)[position - len(prompt)],
+    )
+    out = jaxspec.generate(lm, prompt, drafter=jacobi(n), max_new_tokens=n)
+    assert out.ids == plain.ids and out.statistics.target_calls <= wrong + 1
 
 
 def test_a_model_that_counts_takes_a_pass_a_token() -> None:

@@ -1,12 +1,18 @@
 """What every token of a trajectory is, on trajectories drawn by hand, and its pictures."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from toy_model import toy_model
 
+import jaxspec
+from jaxspec.drafters import jacobi
 from jaxspec.evaluate import jacobi_demo
 from jaxspec.evaluate.jacobi_demo import FAST_FORWARDED, RIGHT, STATIONARY, WRONG, kinds_of
 from jaxspec.tasks.task import find_task
+
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 
 
 def test_kinds_of_a_trajectory_drawn_by_hand() -> None:
@@ -38,7 +44,8 @@ def test_pictures_show_every_iterate(tmp_path) -> None:
     for iterates, kinds in blocks:
         assert kinds.shape == (len(iterates), 4) and (kinds[-1] != WRONG).all()
         assert all("".join(tokens) in text for tokens in iterates)
-    jacobi_demo.plot_picture(blocks, tmp_path / "picture.png", "toy")
+    other = jacobi_demo.picture(toy_model(1), "abcab", 4, 4)
+    jacobi_demo.plot_pictures({"toy": blocks, "other": other}, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
@@ -57,3 +64,25 @@ def test_a_model_of_another_vocabulary_is_refused() -> None:
 def test_nothing_to_compare_is_refused(setting: str) -> None:
     with pytest.raises(ValueError, match=f"{setting}=0 is below 1"):
         jacobi_demo.compare(toy_model(0), toy_model(1), find_task("text_to_sql"), **{setting: 0})
+
+
+def test_the_trained_model_says_many_tokens_a_pass_and_the_same_ones() -> None:
+    lm, task = jaxspec.load(CHECKPOINTS / "text-to-sql-cllm", dtype="float32"), find_task("text_to_sql")
+    examples = [task.example(31, index, "held_out") for index in range(4)]
+    prompts = [prompt for prompt, _ in examples]
+    plain = jaxspec.generate(lm, prompts, max_new_tokens=96)
+    out = jaxspec.generate(lm, prompts, drafter=jacobi(16, "rolling", init="repeat"), max_new_tokens=96)
+    assert out.ids == plain.ids and out.statistics.tokens_per_call > 5
+    assert sum(task.grade(answer, text) for (_, answer), text in zip(examples, plain.texts, strict=True)) >= 3
+
+
+@pytest.mark.slow
+def test_the_trained_pair_is_as_good_as_its_card_says() -> None:
+    base, trained = (jaxspec.load(CHECKPOINTS / f"text-to-sql{end}", dtype="float32") for end in ("", "-cllm"))
+    rows = {row.name: row for row in jacobi_demo.compare(base, trained, find_task("text_to_sql"), prompts=96, seed=31)}
+    assert all(row.identical for row in rows.values())
+    assert rows["cllm"].tokens_per_forward > 5.5 and rows["cllm_rolling"].tokens_per_forward > 6.5
+    assert 1.0 <= rows["base_jacobi"].tokens_per_forward < 1.2
+    assert rows["cllm"].exact_match >= rows["base"].exact_match - 0.01 - 1 / 96  # a point, or one answer of these
+    assert rows["cllm"].fast_forwarded > 4 > 1.5 > rows["base_jacobi"].fast_forwarded
+    assert rows["cllm"].stationary is not None and rows["base"].stationary is rows["cllm_rolling"].stationary is None

@@ -34,6 +34,14 @@ def test_the_folder_replaces_the_configs(tmp_path) -> None:
     assert read_train_config(write(tmp_path / "c.yaml", CONFIG), folder="other")[0].folder == "other"
 
 
+def test_the_base_replaces_the_configs(tmp_path) -> None:
+    path = write(tmp_path / "c.yaml", CONFIG)
+    assert read_train_config(path, base="other")[0].base == "other" and read_train_config(path)[0].base == "b"
+    plain = write(tmp_path / "p.yaml", {"task": "text_to_sql"})
+    with pytest.raises(ValueError, match="--base=other is for kind=consistency, and .* is of kind=language_model"):
+        read_train_config(plain, base="other")
+
+
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_a_stopped_run_is_exit_code_1(tmp_path, monkeypatch, capsys, options) -> None:
     report = ConsistencyReport(None, [], [], 1.0, "the model is collapsing")

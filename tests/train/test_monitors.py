@@ -1,6 +1,5 @@
 """Collapse is noticed, a dip is not, and the message says what happened."""
 
-import numpy as np
 import pytest
 
 from jaxspec.train.monitors import CollapseLimits, CollapseMonitor, repetition_rate
@@ -53,10 +52,19 @@ def test_a_resumed_run_goes_on_from_its_history():
     assert CollapseMonitor(LIMITS)(5, metrics[5]) is None
 
 
+def test_free_answers_of_one_token_stop_training_at_once():
+    *_, metrics = metrics_of([0.9])
+    base = metrics | {"base_repetition": 0.25}
+    assert CollapseMonitor(LIMITS)(0, base | {"held_out_repetition": 0.75}) is None
+    said = CollapseMonitor(LIMITS)(7, base | {"held_out_repetition": 1.0})
+    assert said.startswith("100.0% of the answers at step 7 say one token 10 times in a row or more, against 25.0%")
+
+
 def test_repetition_rate_of_answers():
-    tokens = np.array([[1, 2, 2, 2, 3], [2, 2, 2, 1, 3], [1, 2, 3, 4, 5], [1, 3, 3, 3, 3]])
-    assert repetition_rate(tokens, np.array([1, 2, 1, 1]), np.array([5, 5, 5, 3]), repeats=3) == 0.25
-    assert repetition_rate(tokens[:0], np.array([]), np.array([])) == 0.0
+    answers = [[2, 2, 2, 3], [2, 2, 1, 3], [2, 3, 4, 5], []]
+    assert repetition_rate(answers, repeats=3) == 0.25
+    assert repetition_rate(answers, repeats=2) == 0.5
+    assert repetition_rate([]) == 0.0
 
 
 @pytest.mark.parametrize("change", [{"accuracy_drop": 0.0}, {"repetition_rise": 1.5}, {"start": 0}, {"patience": 0}])

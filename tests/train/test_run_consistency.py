@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
@@ -15,16 +16,18 @@ import jaxspec
 from jaxspec.cli import main
 from jaxspec.evaluate.train_command import read_train_config
 from jaxspec.tasks.task import find_task
+from jaxspec.train.checkpoints import save_checkpoint
 from jaxspec.train.consistency import ConsistencySettings
 from jaxspec.train.forward import init_params
+from jaxspec.train.jacobi_quality import JacobiQuality
 from jaxspec.train.lora import LoRA
 from jaxspec.train.metrics_log import read_metrics
 from jaxspec.train.monitors import CollapseMonitor
 from jaxspec.train.on_policy import RoundSettings
-from jaxspec.train.optimizer import OptimizerSettings
+from jaxspec.train.optimizer import OptimizerSettings, build_optimizer
 from jaxspec.train.run import LanguageModelConfig, ModelShape
-from jaxspec.train.run_consistency import ConsistencyConfig, run_consistency
-from jaxspec.train.trainer import TrainResult, TrainSettings, train
+from jaxspec.train.run_consistency import ConsistencyConfig, _rows, run_consistency
+from jaxspec.train.trainer import TrainResult, TrainSettings, TrainState, train
 from jaxspec.train.trajectory_batches import StateChoice
 from jaxspec.weights.save import save_model
 
@@ -177,6 +180,7 @@ def low_rank(folder: Path) -> ConsistencyConfig:
         states=StateChoice("initial"),
         loss=ConsistencySettings(refinements=1),
         lora=LoRA(rank=2, kernels=("qkv", "down")),
+        probed=0,
     )
 
 
@@ -273,6 +277,70 @@ def test_another_run_is_not_resumed_and_nothing_is_measured_first(stopped, tmp_p
         run_consistency(config)
 
 
+def test_a_run_starts_from_a_checkpoint_of_another(stopped, tmp_path, unmeasured, monkeypatch) -> None:
+    model = jaxspec.load(stopped.parent / "base").config
+    other = init_params(model, jax.random.key(9))
+    state = TrainState(
+        other, build_optimizer(OptimizerSettings(), 1).init(other), jnp.int32(2), jnp.zeros(2, jnp.uint32)
+    )
+    earlier = save_checkpoint(tmp_path / "checkpoints", 2, tuple(state), keep=1)
+    begun = []
+
+    def recorded(params, *arguments, **settings) -> TrainResult:
+        begun.append(params)
+        return TrainResult(params, 4, None)
+
+    monkeypatch.setattr("jaxspec.train.run_consistency.train", recorded)
+    config = dataclasses.replace(low_rank(tmp_path / "c"), base=str(stopped.parent / "base"), lora=None)
+    assert run_consistency(dataclasses.replace(config, weights=str(earlier))).folder is not None
+    assert jax.tree.all(jax.tree.map(np.array_equal, begun[0], other))
+
+
+def test_weights_of_another_kind_are_refused(stopped, tmp_path, unmeasured) -> None:
+    config = low_rank(tmp_path / "c")
+    config = dataclasses.replace(config, base=str(stopped.parent / "base"))
+    adapters = stopped / "round-0" / "run" / "checkpoints" / "step_00000002"
+    for weights, error, message in (
+        (str(adapters), ValueError, "start from a checkpoint of the same model, of all its weights"),
+        (str(tmp_path / "none"), FileNotFoundError, "there is no checkpoint at"),
+        (str(stopped.parent / "base"), ValueError, "holds no checkpoint of a run"),
+    ):
+        with pytest.raises(error, match=message):
+            run_consistency(dataclasses.replace(config, weights=weights))
+    assert not (tmp_path / "c").exists()
+
+
+def test_data_that_fail_claim_no_folder(stopped, tmp_path, unmeasured) -> None:
+    config = dataclasses.replace(low_rank(tmp_path / "c"), base=str(stopped.parent / "base"))
+    with pytest.raises(ValueError, match="tokens=20"):
+        run_consistency(dataclasses.replace(config, tokens=20))
+    assert run_consistency(config).folder is not None
+
+
+def test_what_cannot_be_collected_or_trained_is_refused_first() -> None:
+    with pytest.raises(ValueError, match="repeats=1 is below 2"):
+        RoundSettings(repeats=1)
+    with pytest.raises(ValueError, match="longest_phrase=0 is below 1"):
+        RoundSettings(longest_phrase=0)
+    with pytest.raises(ValueError, match="states.random_share=0.5 needs loss.teacher='global'"):
+        ConsistencyConfig(
+            "text_to_sql",
+            "b",
+            "f",
+            TrainSettings(1),
+            states=StateChoice(random_share=0.5),
+            loss=ConsistencySettings(teacher="local"),
+        )
+    with pytest.raises(ValueError, match="probed=-1 is negative"):
+        ConsistencyConfig("text_to_sql", "b", "f", TrainSettings(1), probed=-1)
+
+
+def test_a_speed_that_changed_the_text_is_void() -> None:
+    rows = _rows("trained", [JacobiQuality("block", 4, 3.5, 1.0, False), JacobiQuality("rolling", 4, 3.5, 1.0, True)])
+    assert str(rows["trained, block, n = 4: tokens a forward"]).startswith("void")
+    assert rows["trained, rolling, n = 4: tokens a forward"] == 3.5
+
+
 def test_adapters_can_be_asked_for_in_a_file(tmp_path) -> None:
     paths = {"base": "b", "folder": "f"}
     config, _ = read_train_config(Path(write(tmp_path / "x.yaml", CONSISTENCY | paths | {"lora": {"rank": 4}})))
@@ -314,9 +382,14 @@ GIVEN_ANSWERS: dict[str, Any] = {
     ],
 )
 def test_questions_of_a_file_in_the_base_s_own_tokens(tmp_path, tiny_model_folder, answers, data) -> None:
-    report = run_consistency(question_config(tmp_path, tiny_model_folder, **answers))
+    config = question_config(tmp_path, tiny_model_folder, watch=False, **answers)
+    report = run_consistency(config)
     assert report.folder is not None and [quality.identical for quality in report.after] == [True] * 3
-    assert data in (report.folder / "README.md").read_text()
+    card = (report.folder / "README.md").read_text()
+    assert data in card and f'drafter=jacobi(4, "rolling", init="{config.initial}"))' in card
+    last = read_metrics(tmp_path / "c" / "round-0" / "run" / "metrics.jsonl")[-1]
+    assert last["held_out_tokens_per_forward"] >= 1 and last["held_out_exact_match"] == 0
+    assert last["held_out_repetition"] in (0, 0.5, 1) and last["base_repetition"] in (0, 0.5, 1)
     base, trained = jaxspec.load(tiny_model_folder), jaxspec.load(report.folder)
     assert base.tokenizer is not None and trained.tokenizer is not None
     assert trained.tokenizer.chat("add 1") == base.tokenizer.chat("add 1")
