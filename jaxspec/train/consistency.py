@@ -135,7 +135,7 @@ class Consistency:
         consistency = masked_mean(distance, trained, settings.mean)
         ar, ar_metrics = autoregressive_loss(logits[:, :sequence], batch, settings)
         loss = settings.consistency_weight * consistency + settings.ar_weight * ar
-        following = jnp.roll(fixed.reshape(fixed.shape[0], -1), -1, axis=1).reshape(fixed.shape)
+        following = answer_blocks(batch.tokens, batch.start + 1, batch.length, blocks, block)
         right = (jnp.argmax(student, axis=-1) == following).astype(jnp.float32)
         metrics = {
             "consistency_loss": consistency,

@@ -223,6 +223,21 @@ def test_metrics_of_the_model_that_gave_the_answers():
     assert 0 <= float(metrics["noisy_accuracy"]) < 1
 
 
+def test_right_tokens_are_counted_up_to_the_token_behind_the_last_block() -> None:
+    whole = batch_of(0)
+    batch = whole._replace(noisy=whole.noisy[:, :, :1])  # answers go on behind the only block
+    said = np.argmax(explicit_texts(whole, "clean", 0)[:, 0], axis=-1)
+    right = []
+    for lane, begin in enumerate(np.asarray(batch.start)):
+        wrong = np.asarray(batch.noisy[lane, 0, 0]) != np.asarray(batch.tokens[lane, begin : begin + BLOCK])
+        for offset in range(int(np.argmax(wrong)), BLOCK):
+            if begin + offset + 1 < batch.length[lane]:
+                right.append(said[lane, offset] == batch.tokens[lane, begin + offset + 1])
+    assert np.any(np.asarray(batch.start) + BLOCK < np.asarray(batch.length))
+    _, metrics = value(ConsistencySettings())(perturbed_params(), batch, KEY)
+    np.testing.assert_allclose(metrics["noisy_accuracy"], np.mean(right), rtol=1e-6)
+
+
 def test_a_step_down_the_gradient_makes_noisy_blocks_more_like_clean_ones():
     settings, params, batch = ConsistencySettings(ar_weight=0.0), perturbed_params(), batch_of(0)
     (before, _), gradient = value_and_grad(settings)(params, batch, KEY)

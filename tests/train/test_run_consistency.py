@@ -397,6 +397,27 @@ def test_questions_of_a_file_in_the_base_s_own_tokens(tmp_path, tiny_model_folde
     assert not jax.tree.all(same)
 
 
+def test_a_second_round_of_own_answers_resumes_to_the_bit(tmp_path, tiny_model_folder, unmeasured) -> None:
+    config = question_config(tmp_path, tiny_model_folder, rounds=2, prompts=3, watch=False, probed=0)
+    config = dataclasses.replace(config, training=TrainSettings(2, checkpoint_every=1, progress_every=0))
+    straight = run_consistency(dataclasses.replace(config, folder=str(tmp_path / "straight")))
+    seen = []
+
+    def last(step: int, metrics) -> str | None:
+        seen.append(step)
+        return "enough" if len(seen) == 4 else None  # the last step of the second round
+
+    assert run_consistency(config, monitors=[last]).stopped == "enough" and seen == [1, 2, 1, 2]
+    shards = sorted((tmp_path / "c").rglob("*.safetensors"))
+    written = [path.stat().st_mtime_ns for path in shards]
+    resumed = run_consistency(config, resume=True)
+    assert len(shards) == 2 and [path.stat().st_mtime_ns for path in shards] == written  # nothing is collected again
+    assert straight.folder is not None and resumed.folder is not None
+    one, other = (jaxspec.load(folder).params for folder in (straight.folder, resumed.folder))
+    assert jax.tree.all(jax.tree.map(np.array_equal, one, other))
+    assert not jax.tree.all(jax.tree.map(np.array_equal, one, jaxspec.load(tiny_model_folder).params))
+
+
 def test_questions_that_cannot_be_trained_on_are_refused(tmp_path, tiny_model_folder) -> None:
     with pytest.raises(ValueError, match="prompts=7 are more than the 6 rows"):
         run_consistency(question_config(tmp_path, tiny_model_folder, prompts=7))
