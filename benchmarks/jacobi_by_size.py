@@ -165,6 +165,7 @@ def rows_of(lm: jaxspec.LanguageModel, config: JacobiBySizeBenchmark) -> list[di
     weights = sum(leaf.size for leaf in jax.tree.leaves(lm.params))
     bytes_held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(lm.params))
     passes = {n: sum(out.statistics.target_calls for out in found) for n, found in outs.items()}
+    same = {n: all(mine.ids == plain.ids for mine, plain in zip(outs[n], outs[0], strict=True)) for n in config.n}
     return [
         {
             "weights (millions)": weights / 1e6,
@@ -172,8 +173,8 @@ def rows_of(lm: jaxspec.LanguageModel, config: JacobiBySizeBenchmark) -> list[di
             "n": n,
             "tokens a forward": sum(out.statistics.tokens for out in outs[n]) / passes[n],
             "a pass, in plain ones": (seconds[n] / passes[n]) / (seconds[0] / passes[0]),
-            "speed": seconds[0] / seconds[n],
-            "identical": all(mine.ids == plain.ids for mine, plain in zip(outs[n], outs[0], strict=True)),
+            "speed": seconds[0] / seconds[n] if same[n] else None,
+            "identical": same[n],
         }
         for n in config.n
     ]
@@ -183,7 +184,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Speed by the net's size, a line for every n."""
     figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
     for n in dict.fromkeys(row["n"] for row in rows):
-        mine = [row for row in rows if row["n"] == n]
+        mine = [row for row in rows if row["n"] == n and row["identical"]]
         axes.plot([row["MB"] for row in mine], [row["speed"] for row in mine], marker="o", label=f"n = {n}")
     axes.set(xlabel="weights, MB", ylabel="times plain decoding's speed", xscale="log")
     axes.legend()

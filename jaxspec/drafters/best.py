@@ -127,7 +127,7 @@ def best(budget: int = 31, start: str = AUTO, adaptive: bool = True) -> Mix:
       budget: most draft nodes a block. The loop takes 0, 3, 7, 15, 31 or 63 of them, whichever it expects to give
         the most tokens a second; what a width costs is measured once for a device and model, and kept.
       start: what is drafted from before anything was verified: `bigram` or `newline`, successors of single tokens as
-        `model_bigram` has them, for which the whole model is read once, in minutes on a CPU; or `empty`, nothing.
+        `model_bigram` has them, for which all of the model's vocabulary is read once; or `empty`, nothing.
         `auto` is `bigram` where that has been done, by `jaxspec tune --bigram` for one, and texts do not depend on
         drafts; else `empty`.
       adaptive: False always takes the whole budget, which gives the most tokens a call.

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from jaxspec.tasks.task import find_task
 
 DIFFERENT = 1  # exit code
 
-demo = typer.Typer(invoke_without_command=True, help="Show a system at work, and check what it claims.")
+demo = typer.Typer(invoke_without_command=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
@@ -47,7 +48,7 @@ def tokens(
 ) -> None:
     """Decode a dozen prompts plainly and with a drafter, compare the ids, show the speed.
 
-    The exit code is 1 when ids differ from plain decoding.
+    The commands below show further systems. The exit code is 1 when ids differ from plain decoding.
     """
     if context.invoked_subcommand is not None:
         _refuse_options(context)
@@ -96,6 +97,8 @@ def jacobi(
     The exit code is 1 when ids differ from the same model's plain decoding.
     """
     what = find_task(task)
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise ValueError(f"--plot={plot} does not end in .png")
     with Console(stderr=True).status("loading"):
         models = {"base": jaxspec.load(base, dtype="float32"), "cllm": jaxspec.load(cllm, dtype="float32")}
     with _counting("decoding", 2 * prompts) as advance:
@@ -116,8 +119,6 @@ def jacobi(
         length = jacobi_demo.picture_length(lm, example, n)
         if length:
             pictures[name] = jacobi_demo.picture(lm, example, n, length, initial)
-    if plot is not None and pictures:
-        jacobi_demo.plot_pictures(pictures, plot)
     if as_json:
         _print_json({"rows": [row._asdict() for row in rows], "task": task, "seed": seed, "n": n, "initial": initial})
     else:
@@ -132,6 +133,10 @@ def jacobi(
                     f"no picture: a context of {lm.config.context} has no room for {n} tokens behind this prompt"
                 )
         print(markdown_table([row._asdict() for row in rows]), end="")
+    if plot is not None and pictures:
+        jacobi_demo.plot_pictures(pictures, plot)
+    elif plot is not None:
+        print(f"{plot} was not drawn: no context has room for {n} tokens behind this prompt", file=sys.stderr)
     if not all(row.identical for row in rows):
         raise typer.Exit(DIFFERENT)
 

@@ -27,6 +27,7 @@ WRONG, RIGHT, FAST_FORWARDED, STATIONARY = range(4)  # what a token of an iterat
 STYLES = ("dim", "green", "bold green", "bold cyan")
 COLOURS = ("0.9", "#9bd49b", "#2e8b57", "#3aa6c8")
 PICTURED = 3  # blocks
+RECORDED = 64  # prompts at once
 BY_BLOCKS = ("base_jacobi", "cllm")  # rows whose decoding has blocks to count by
 LABELS = ("wrong", "right", "fast-forwarded", "stationary")
 
@@ -41,7 +42,7 @@ class JacobiDemoRow(NamedTuple):
     identical: whether all ids equal the same model's plain decoding.
     fast_forwarded, stationary: of decoding in blocks, as CLLM counts them, see `trajectory_statistics.summary`: tokens
       an iteration that came right in a row, and tokens a block that stood right behind a wrong one. None otherwise,
-      or where a prompt leaves no room for a block.
+      or where the longest prompt leaves no room for a block in the model's context.
     """
 
     name: str
@@ -157,13 +158,18 @@ def _rows(
 
 
 def _counts(lm: LanguageModel, prompts: Sequence[Sequence[int]], drafter: Any, max_new_tokens: int) -> dict[str, float]:
-    """The two counts of tokens that Jacobi iteration brings beyond one a pass, over all blocks of all answers."""
+    """The two counts of tokens that Jacobi iteration brings beyond one a pass."""
     n = drafter.n
-    room = min(max_new_tokens, lm.config.context - max(map(len, prompts))) // n * n
-    if room == 0:
+    blocks = min(-(-max_new_tokens // n), (lm.config.context - max(map(len, prompts))) // n)
+    if blocks == 0:
         return {}
-    recorded = record(lm, prompts, n, room, init=drafter.initial)
-    found = summary(recorded.iterates, recorded.passes)
+    recorded = [
+        record(lm, prompts[first : first + RECORDED], n, blocks * n, init=drafter.initial)
+        for first in range(0, len(prompts), RECORDED)
+    ]
+    found = summary(
+        np.concatenate([part.iterates for part in recorded]), np.concatenate([part.passes for part in recorded])
+    )
     counts = {"fast_forwarded": found.fast_forwarded, "stationary": found.stationary}
     return {name: value for name, value in counts.items() if not math.isnan(value)}
 

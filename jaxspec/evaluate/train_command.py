@@ -26,11 +26,19 @@ KINDS = {
 
 def train(
     config: Annotated[Path, typer.Option(help="A YAML file; see configs/.")],
-    folder: Annotated[str | None, typer.Option(help="Where to write.", show_default="the config's")] = None,
+    folder: Annotated[
+        str | None,
+        typer.Option(help="Where to write; the finished model is in its model/.", show_default="the config's"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all draws.", show_default="the config's")] = None,
-    base: Annotated[str | None, typer.Option(help="The model to start from.", show_default="the config's")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The model consistency training starts from.", show_default="the config's")
+    ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="JSON lines of questions and answers.", show_default="the config's task")
+        Path | None,
+        typer.Option(
+            help="JSON lines of questions and answers, for consistency training.", show_default="the config's task"
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in the folder stopped.")] = False,
     as_json: Annotated[
@@ -38,7 +46,7 @@ def train(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")] = False,
 ) -> None:
-    """Train a model as a config says: a language model from scratch, or one for parallel decoding.
+    """Train a model as a config says: from scratch, for parallel decoding, or to score steps.
 
     Progress goes to standard error. Ctrl-C saves a checkpoint first; --resume goes on from it. The exit code is 1
     when a monitor stopped the training; no model is written then.
@@ -80,7 +88,8 @@ def read_train_config(
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: it is no YAML, of an unknown kind or setting, or `data` or `base` is given to a kind that takes
-        none, or `data` is not named as JSON lines.
+        none, or `base` besides the config's
+        `weights`, or `data` is not named as JSON lines.
     """
     raw = read_yaml(path)
     kind = raw.pop("kind", "language_model") if isinstance(raw, dict) else "language_model"
@@ -96,6 +105,8 @@ def read_train_config(
     if isinstance(raw, dict) and data is not None:
         raw["task"] = str(data)
     if isinstance(raw, dict) and base is not None:
+        if raw.get("weights") is not None:
+            raise ValueError(f"--base={base}: {path} starts from weights={raw['weights']}; take that setting out")
         raw["base"] = base
     form, go = KINDS[kind]
     config = read_config(path, form, raw)

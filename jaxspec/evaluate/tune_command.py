@@ -30,8 +30,8 @@ def tune(
         bool,
         typer.Option(
             "--bigram",
-            help="Also those that first read the model's whole vocabulary, once: minutes on a CPU. `best` drafts from "
-            "what they find, in later runs too.",
+            help="Also those that first read the model's whole vocabulary, once, which takes a while on a CPU. "
+            "`best` drafts from what they find, in later runs too.",
         ),
     ] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,

@@ -62,7 +62,7 @@ def restore_checkpoint(folder: Path, step: int, like: Any) -> Any:
         raise ValueError(f"{path} does not hold a state of this run: {reason}") from None
 
 
-def restore_params(path: Path, like: Params) -> Params:
+def checkpoint_params(path: Path, like: Params) -> Params:
     """The parameters alone of any run's checkpoint, to start another run from.
 
     Args:
@@ -71,22 +71,23 @@ def restore_params(path: Path, like: Params) -> Params:
 
     Raises:
       FileNotFoundError: there is none at `path`.
-      ValueError: it holds other parameters, such as those of adapters.
+      ValueError: it holds other parameters, such as the adapters of a LoRA run.
     """
     if not path.is_dir():
         raise FileNotFoundError(f"there is no checkpoint at {path}; give one of a run, as .../checkpoints/step_...")
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     try:
-        held = ocp.metadata(str(path.resolve())).metadata
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), held)
-        params = ocp.load(str(path.resolve()), abstract)[0]
+        held, *others = ocp.metadata(str(path.resolve())).metadata
+        wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), held)
+        left = jax.tree.map(lambda _: ocp.PLACEHOLDER, others)
+        params = ocp.load(str(path.resolve()), [wanted, *left])[0]
     except Exception as error:  # of several libraries, over many lines
-        raise ValueError(f"{path} holds no checkpoint of a run: {str(error).strip().splitlines()[0]}") from None
-    found, wanted = _shapes(params), _shapes(like)
-    if found != wanted:
-        name = min(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        raise ValueError(f"{path} holds no checkpoint of a run: {repr(error).splitlines()[0]}") from None
+    found, needed = _shapes(params), _shapes(like)
+    if found != needed:
+        name = min(name for name in found.keys() | needed.keys() if found.get(name) != needed.get(name))
         raise ValueError(
-            f"{path} holds {found.get(name, 'nothing')} as {name}, where {wanted.get(name, 'nothing')} is needed; "
+            f"{path} holds {found.get(name, 'nothing')} as {name}, where {needed.get(name, 'nothing')} is needed; "
             "start from a checkpoint of the same model, of all its weights"
         )
     return params

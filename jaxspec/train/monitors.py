@@ -19,7 +19,7 @@ class CollapseLimits:
     accuracy_drop: how far `ar_accuracy` may fall below its level at the start.
     repetition_rise: how far `repetition` may rise above `data_repetition`.
     repetitive_answers: how far `held_out_repetition`, the share of answers written freely that say one token over
-      and over, may rise above `base_repetition`; one observation above it is enough.
+      and over, may rise above `base_repetition`; two such observations in a row end the run.
     start: observations that make the level at the start.
     patience: bad observations in a row before training stops.
     """
@@ -45,13 +45,14 @@ class CollapseState(NamedTuple):
     Attributes:
       seen: observations so far.
       accuracy: sum of `ar_accuracy` over those at the start.
-      inaccurate, repetitive: bad observations in a row.
+      inaccurate, repetitive, babbling: bad observations in a row, the last of answers written freely.
     """
 
     seen: int = 0
     accuracy: float = 0.0
     inaccurate: int = 0
     repetitive: int = 0
+    babbling: int = 0
 
 
 def observe(
@@ -77,6 +78,10 @@ def observe(
     # Comparisons that NaN fails: it counts as bad.
     inaccurate = 0 if accuracy >= lowest else state.inaccurate + 1
     repetitive = 0 if repetition <= natural + limits.repetition_rise else state.repetitive + 1
+    free, before = float(metrics.get("held_out_repetition", 0.0)), float(metrics.get("base_repetition", 0.0))
+    babbling = state.babbling
+    if "held_out_repetition" in metrics:
+        babbling = 0 if free <= before + limits.repetitive_answers else babbling + 1
     objection = None
     if inaccurate >= limits.patience:
         objection = (
@@ -90,15 +95,13 @@ def observe(
             f"for {repetitive} observations up to step {step}: the model is collapsing into repetition; clean the "
             "trajectories, raise ar_weight, or start another run from an earlier checkpoint (weights)"
         )
-    elif "held_out_repetition" in metrics:
-        free, before = float(metrics["held_out_repetition"]), float(metrics["base_repetition"])
-        if free > before + limits.repetitive_answers:
-            objection = (
-                f"{free:.1%} of the answers at step {step} say one token {REPEATS} times in a row or more, against "
-                f"{before:.1%} of the base's: the model is collapsing into repetition; clean the trajectories, raise "
-                "ar_weight, or start another run from an earlier checkpoint (weights)"
-            )
-    return CollapseState(state.seen + 1, total, inaccurate, repetitive), objection
+    elif babbling >= 2:
+        objection = (
+            f"{free:.1%} of the answers at step {step} say one token {REPEATS} times in a row or more, against "
+            f"{before:.1%} of the base's: the model is collapsing into repetition; clean the trajectories, raise "
+            "ar_weight, or start another run from an earlier checkpoint (weights)"
+        )
+    return CollapseState(state.seen + 1, total, inaccurate, repetitive, babbling), objection
 
 
 class CollapseMonitor:

@@ -25,7 +25,7 @@ from jaxspec.models.model_fn import Params
 from jaxspec.tasks.question_file import Question, is_question_file, question_task, read_questions
 from jaxspec.tasks.task import Ids, Task, find_task
 from jaxspec.train.card import write_card
-from jaxspec.train.checkpoints import restore_params
+from jaxspec.train.checkpoints import checkpoint_params
 from jaxspec.train.consistency import ConsistencySettings, consistency
 from jaxspec.train.given_answers import GivenAnswerBatches
 from jaxspec.train.jacobi_quality import JacobiQuality, jacobi_quality
@@ -42,17 +42,8 @@ from jaxspec.weights.save import save_model
 
 SHARDS = "trajectories"
 ANSWERS = ("own", "given")
-NO_WEIGHT = (
-    "folder",
-    "weights",
-    "rounds",
-    "held_out",
-    "probed",
-    "sizes",
-    "max_new_tokens",
-    "watch",
-)  # settings no weight depends on, or by
-# which the base differs, whose fingerprint tells
+# Settings no weight depends on, and `weights`, which the fingerprint of the base tells.
+NO_WEIGHT = ("folder", "weights", "rounds", "held_out", "probed", "sizes", "max_new_tokens", "watch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +55,8 @@ class ConsistencyConfig:
         `jaxspec.tasks.question_file`.
       base: the model to start from, as `jaxspec.load` takes it.
       weights: a checkpoint of another run, `.../run/checkpoints/step_...`, to take the weights from instead: to go
-        back before a collapse, or on from a round that was finished. None starts from the base's own.
+        back before a collapse, or on from a round that was finished. A LoRA run's hold adapters alone and will not
+        do. None starts from the base's own.
       folder: gets trajectories and the run of every round, and the finished checkpoint (`model/`).
       training: steps and optimiser of every round.
       answers: `own`: the model answers `prompts` prompts and is trained on the trajectories of its answers, as
@@ -82,7 +74,8 @@ class ConsistencyConfig:
       lora: low-rank adapters, which are trained instead of the weights and added to them after every round; None
         trains all weights.
       held_out: prompts to measure on.
-      probed: of these, answered every `training.probe_every` steps, so that the log tells how the run goes; 0 for none.
+      probed: of these, at most, answered before training and every `training.probe_every` steps, so that the log tells
+        how the run goes; 0 for none. With a handful a monitor knows little of repetition.
       sizes: block sizes to measure.
       max_new_tokens: of a measured answer.
       dtype: of activations in training.
@@ -197,7 +190,7 @@ def run_consistency(
         find_task(config.task)  # raises before a base is read
     base = load(config.base, dtype="float32")
     if config.weights is not None:
-        base = dataclasses.replace(base, params=restore_params(Path(config.weights), base.params))
+        base = dataclasses.replace(base, params=checkpoint_params(Path(config.weights), base.params))
     task = _generated(config, base) if rows is None else _questions(config, base, rows)
     check_run(_run_folder(folder, 0), _training(config, 0), _description(config, base), resume=resume)
     measured = [task.example(config.training.seed, index, "held_out") for index in range(config.held_out)]
@@ -218,12 +211,13 @@ def run_consistency(
         write_card(
             written,
             title=f"A consistency-trained model of {Path(config.task).stem}",
-            summary=f"`{config.base}` after consistency training by jaxspec, so that it says several tokens a pass.",
+            summary=f"`{config.base}`{'' if config.weights is None else f', from the weights of `{config.weights}`,'} "
+            "after consistency training by jaxspec, so that it says several tokens a pass.",
             command=command or "jaxspec.train.run_consistency.run_consistency(config)",
             config=config,
             data=_data(config, task),
             quality=_rows("base", before) | _rows("trained", after) | {"minutes of the last call": seconds / 60},
-            usage=_usage(config),
+            usage=_usage(config, asked=bool(rows) and rows[0].asked and task.tokenizer().has_chat_template),
         )
     return ConsistencyReport(folder / MODEL, before, after, seconds, None)
 
@@ -308,6 +302,9 @@ def _round(
     forward = PackedForward(base.config, DTYPES[config.dtype], config.checkpoint_layers)
     watching = [CollapseMonitor(CollapseLimits(), finished_steps(run))] if config.watch else []
     settings, lora = _training(config, number), config.lora
+    probe = _probe(base, config, task, measured[: config.probed]) if config.probed else None
+    if probe is not None:
+        probe(params)  # what cannot be decoded fails here, not after hours
     result = train(
         params if lora is None else lora.init(params, jax.random.key(settings.seed)),
         consistency(forward, config.loss),
@@ -318,7 +315,7 @@ def _round(
         frozen=None if lora is None else params,
         combine=None if lora is None else lora.combine,
         monitors=[*watching, *monitors],
-        probe=_probe(base, config, task, measured[: config.probed]) if config.probed else None,
+        probe=probe,
         resume=resume,
     )
     return result.params if lora is None else lora.combine(result.params, params), result.stopped
@@ -351,7 +348,12 @@ def _own_answers(
     first = config.first_prompt + number * config.prompts
     prompts = [task.example(seed, index, "train")[0] for index in range(first, first + config.prompts)]
     collection = dataclasses.replace(config.collection, seed=config.collection.seed + number)
-    on_policy_round(lm, PackedForward(lm.config), prompts, folder, collection, _say_collected)
+
+    def say(shards: int, of: int) -> None:
+        if config.training.progress_every:
+            print(f"{shards} of {of} shards of trajectories", file=sys.stderr, flush=True)
+
+    on_policy_round(lm, PackedForward(lm.config), prompts, folder, collection, say)
     _, trajectories = read_shards(folder, lm.config.vocabulary)
     return trajectory_batches(
         trajectories,
@@ -361,10 +363,6 @@ def _own_answers(
         teacher=config.loss.teacher,
         seed=seed,
     )
-
-
-def _say_collected(shards: int, of: int) -> None:
-    print(f"collected {shards} of {of} shards of trajectories", file=sys.stderr, flush=True)
 
 
 def _given_answers(config: ConsistencyConfig, task: Task, number: int) -> GivenAnswerBatches:
@@ -387,7 +385,7 @@ def _given_answers(config: ConsistencyConfig, task: Task, number: int) -> GivenA
 def _probe(base: LanguageModel, config: ConsistencyConfig, task: Task, examples: Sequence[tuple[Any, str]]) -> Probe:
     """How the model answers held-out prompts as it is: tokens a forward, right answers, repetition."""
     prompts = [prompt for prompt, _ in examples]
-    drafter = jacobi(max(config.collection.block, 2), "rolling", config.initial)
+    drafter = jacobi(_shown_size(config), "rolling", config.initial)
 
     @functools.cache
     def base_repetition() -> float:
@@ -420,13 +418,21 @@ def _quality(
     )
 
 
-def _usage(config: ConsistencyConfig) -> str:
-    n = max(config.sizes, default=config.collection.block)
+def _usage(config: ConsistencyConfig, *, asked: bool) -> str:
+    """Python that decodes as was measured; questions are `asked` in the chat template."""
+    chat = ", chat=True" if asked else ""
     return (
         "import jaxspec\nfrom jaxspec.drafters import jacobi\n\n"
-        'lm = jaxspec.load("path/of/this/folder")\n'
-        f'jaxspec.generate(lm, prompt, drafter=jacobi({n}, "rolling", init="{config.initial}"))'
+        'lm = jaxspec.load("path/of/this/folder", dtype="float32")\n'
+        f'drafter = jacobi({_shown_size(config)}, "rolling", init="{config.initial}")\n'
+        f"jaxspec.generate(lm, prompt, drafter=drafter{chat})"
     )
+
+
+def _shown_size(config: ConsistencyConfig) -> int:
+    """Tokens iterated on at once where one number has to do."""
+    block = max(config.collection.block, 2)
+    return block if block in config.sizes or not config.sizes else config.sizes[0]
 
 
 def _rows(who: str, found: Sequence[JacobiQuality]) -> dict[str, object]:

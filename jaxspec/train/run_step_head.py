@@ -150,11 +150,14 @@ def run_step_head(
         what = "reward model: the probability that a step is right"
         if settings.kind != "reward":
             what = f"router ({settings.kind}): what the target's step would gain on the draft's, before it is written"
+        serves = (
+            "; it serves any pair of its vocabulary" if settings.kind == "reward" else ", which refuses another pair"
+        )
         write_card(
             written,
             title=f"A step {'reward model' if settings.kind == 'reward' else 'router'} of {config.task}",
             summary=f"A {what}. {count:,} parameters, on the backbone of the target. Open it with "
-            "`jaxspec.engine.score_model.load_scorer`, which refuses a router of another pair.\n\n"
+            f"`jaxspec.load_scorer(folder, draft, target)`{serves}.\n\n"
             f"- draft, SHA-256 of its weights: `{weights_hash(draft)}`\n"
             f"- target, SHA-256 of its weights: `{weights_hash(target)}`",
             command=command or "jaxspec.train.run_step_head.run_step_head(config)",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxspec.evaluate.config import read_config
+from jaxspec.evaluate.config import read_config, read_yaml
 from jaxspec.evaluate.report import markdown_table, write_report
 from jaxspec.evaluate.timing import interleaved
 
@@ -108,3 +108,23 @@ def test_committed_configs_are_understood(monkeypatch) -> None:
         read_config(config, kind)
         checked.append(script.stem)
     assert {"decode", "learning_free", "sweep"} <= set(checked)
+
+
+def test_every_ablation_is_a_run(monkeypatch) -> None:
+    from jaxspec.train.run_consistency import ConsistencyConfig
+
+    root = Path(__file__).parents[2]
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    import consistency_ablations
+
+    config = read_config(root / "configs" / "consistency_ablations.yaml", consistency_ablations.AblationBenchmark)
+    raw = read_yaml(root / config.base)
+    raw.pop("kind")
+    whole = consistency_ablations.merged(raw, config.changes)
+    runs = {
+        name: read_config(name, ConsistencyConfig, consistency_ablations.merged(whole, changes))
+        for name, changes in config.variants.items()
+    }
+    assert runs["own answers, random blocks alone"].states.random_source == "prompt"
+    assert runs["own answers, initial blocks alone"].states.kind == "initial"
+    assert len({str(dataclasses.asdict(run)) for run in runs.values()}) == len(runs)  # no two are the same

@@ -40,6 +40,9 @@ def test_the_base_replaces_the_configs(tmp_path) -> None:
     plain = write(tmp_path / "p.yaml", {"task": "text_to_sql"})
     with pytest.raises(ValueError, match="--base=other is for kind=consistency, and .* is of kind=language_model"):
         read_train_config(plain, base="other")
+    earlier = write(tmp_path / "w.yaml", CONFIG | {"weights": "run/checkpoints/step_00000001"})
+    with pytest.raises(ValueError, match="starts from weights=run/checkpoints/step_00000001; take that setting out"):
+        read_train_config(earlier, base="other")
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])

@@ -52,12 +52,17 @@ def test_a_resumed_run_goes_on_from_its_history():
     assert CollapseMonitor(LIMITS)(5, metrics[5]) is None
 
 
-def test_free_answers_of_one_token_stop_training_at_once():
+def test_free_answers_of_one_token_stop_training_at_the_second_look():
     *_, metrics = metrics_of([0.9])
     base = metrics | {"base_repetition": 0.25}
-    assert CollapseMonitor(LIMITS)(0, base | {"held_out_repetition": 0.75}) is None
-    said = CollapseMonitor(LIMITS)(7, base | {"held_out_repetition": 1.0})
-    assert said.startswith("100.0% of the answers at step 7 say one token 10 times in a row or more, against 25.0%")
+    shares = [0.75, 1.0, None, 0.75, 1.0, None, 1.0]  # None: no answers were written at this step
+    monitor = CollapseMonitor(LIMITS)
+    said = [
+        monitor(step, metrics if share is None else base | {"held_out_repetition": share})
+        for step, share in enumerate(shares, 1)
+    ]
+    assert said[:-1] == [None] * 6
+    assert said[-1].startswith("100.0% of the answers at step 7 say one token 10 times in a row or more, against 25.0%")
 
 
 def test_repetition_rate_of_answers():

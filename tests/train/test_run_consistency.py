@@ -386,7 +386,11 @@ def test_questions_of_a_file_in_the_base_s_own_tokens(tmp_path, tiny_model_folde
     report = run_consistency(config)
     assert report.folder is not None and [quality.identical for quality in report.after] == [True] * 3
     card = (report.folder / "README.md").read_text()
-    assert data in card and f'drafter=jacobi(4, "rolling", init="{config.initial}"))' in card
+    assert (
+        data in card
+        and f'jacobi(4, "rolling", init="{config.initial}")' in card
+        and "drafter=drafter, chat=True)" in card
+    )
     last = read_metrics(tmp_path / "c" / "round-0" / "run" / "metrics.jsonl")[-1]
     assert last["held_out_tokens_per_forward"] >= 1 and last["held_out_exact_match"] == 0
     assert last["held_out_repetition"] in (0, 0.5, 1) and last["base_repetition"] in (0, 0.5, 1)
