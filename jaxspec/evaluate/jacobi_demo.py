@@ -15,7 +15,7 @@ from rich.text import Text
 from jaxspec.decode.types import Drafter
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.drafters.initial_tokens import Initial
-from jaxspec.drafters.jacobi import jacobi
+from jaxspec.drafters.jacobi import Jacobi, jacobi
 from jaxspec.engine.generate import generate
 from jaxspec.engine.request import encode_prompts
 from jaxspec.evaluate.trajectory import record
@@ -28,7 +28,6 @@ STYLES = ("dim", "green", "bold green", "bold cyan")
 COLOURS = ("0.9", "#9bd49b", "#2e8b57", "#3aa6c8")
 PICTURED = 3  # blocks
 RECORDED = 64  # prompts at once
-BY_BLOCKS = ("base_jacobi", "cllm")  # rows whose decoding has blocks to count by
 LABELS = ("wrong", "right", "fast-forwarded", "stationary")
 
 
@@ -134,7 +133,10 @@ def _rows(
                     outs[name].append(out)
         advance()
     plain = next(iter(drafters))
-    counts = _counts(lm, encoded, next(drafter for drafter in drafters.values() if drafter.depth), max_new_tokens)
+    in_blocks = next(
+        drafter for drafter in drafters.values() if isinstance(drafter, Jacobi) and drafter.mode == "block"
+    )
+    counts = _counts(lm, encoded, in_blocks, max_new_tokens)
     rows = []
     for name in drafters:
         if not name:
@@ -151,13 +153,15 @@ def _rows(
                 exact_match=sum(right) / len(right),
                 speed_ratio=statistics.median(seconds[plain]) / statistics.median(seconds[name]),
                 identical=all(a.ids == b.ids for a, b in zip(mine, outs[plain], strict=True)),
-                **(counts if name in BY_BLOCKS else {}),
+                **(counts if drafters[name] is in_blocks else {}),
             )
         )
     return rows
 
 
-def _counts(lm: LanguageModel, prompts: Sequence[Sequence[int]], drafter: Any, max_new_tokens: int) -> dict[str, float]:
+def _counts(
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], drafter: Jacobi, max_new_tokens: int
+) -> dict[str, float]:
     """The two counts of tokens that Jacobi iteration brings beyond one a pass."""
     n = drafter.n
     blocks = min(-(-max_new_tokens // n), (lm.config.context - max(map(len, prompts))) // n)
