@@ -1,4 +1,4 @@
-"""What consistency training owes to its parts: the same short run with one thing changed at a time.
+"""What consistency training owes to its parts: the same short run, changed in what each variant names.
 
     python benchmarks/consistency_ablations.py --config configs/consistency_ablations.yaml [--results results]
 
