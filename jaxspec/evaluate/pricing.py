@@ -53,8 +53,8 @@ class CostTable(NamedTuple):
 class Prices(NamedTuple):
     """Attributes:
     passes: of the target, by the most probable tokens a drafter wants to see of every node; 0 is among them.
-    drafting: seconds of proposing and observing a block on one lane, by drafter and width. Reading a prompt is not
-      part of it: that is prefill.
+    drafting: seconds of proposing and observing a block, all lanes together, by drafter and width. Reading a prompt is
+      not part of it: that is prefill.
     """
 
     passes: dict[int, CostTable]
@@ -107,7 +107,8 @@ def measure_prices(
     lanes: int | None = None,
     progress: Callable[[str], None] = lambda what: None,
 ) -> Prices:
-    """Times passes with caches as large as the recording needs, and drafting along its first text; medians.
+    """Times passes with caches as large as the recording needs, and drafting along its first text, on every lane the
+    same; medians.
 
     Args:
       lm: the target.
@@ -121,7 +122,7 @@ def measure_prices(
     tops = sorted({0} | {drafter.top for drafter in drafters.values()})
     room = int(np.max(recording.end))
     request = Request(tuple(recording.prompts()[0]), 1)
-    text = recording.first(1)
+    text = recording.first(1).repeated(lanes or 1)
     clocks: dict[Hashable, Callable[[], float]] = {}
     for top in tops:
         job = build_job(lm, [request], Blank(nodes, 1, top), lanes=lanes or 1, cache=room, ignore_eos=True)
@@ -129,9 +130,9 @@ def measure_prices(
             clocks[top, width] = functools.partial(cost.seconds_a_pass, job, index)
     blanks = {name: Blank((each.nodes,), each.depth, each.top) for name, each in drafters.items()}
     for name, drafter in drafters.items():
-        clocks[blanks[name]] = functools.partial(_replayed_pass, lm, text, blanks[name], drafter.nodes)
+        clocks[blanks[name]] = functools.partial(_replayed_pass, lm, text, lanes, blanks[name], drafter.nodes)
         for width in drafter.widths:
-            clocks[name, width] = functools.partial(_replayed_pass, lm, text, drafter, width)
+            clocks[name, width] = functools.partial(_replayed_pass, lm, text, lanes, drafter, width)
     progress("timing passes and drafting")
     seconds = {what: statistics.median(times) for what, times in in_turns(clocks, rounds=ROUNDS).items()}
     return Prices(
@@ -154,9 +155,9 @@ def seconds_of(replayed: Replay, costs: CostTable, drafting: Mapping[int, float]
     return sum(count * (costs.at(nodes) + (drafting or {}).get(nodes, 0.0)) for nodes, count in replayed.passes.items())
 
 
-def _replayed_pass(lm: LanguageModel, text: Recording, drafter: Drafter, width: int) -> float:
+def _replayed_pass(lm: LanguageModel, text: Recording, lanes: int | None, drafter: Drafter, width: int) -> float:
     """Seconds of every pass but the first, which cannot be told from the prefill, when no other width pays."""
     forced = tuple(1.0 if other == width else OUT_OF_REACH for other in drafter.widths)
-    whole, start = (replay(each, drafter, lm, step_seconds=forced) for each in (text, text.beginning(1)))
+    whole, start = (replay(each, drafter, lm, lanes=lanes, step_seconds=forced) for each in (text, text.beginning(1)))
     passes = sum(whole.passes.values()) - sum(start.passes.values())
     return (whole.seconds - start.seconds) / max(passes, 1)

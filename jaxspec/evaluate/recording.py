@@ -69,6 +69,11 @@ class Recording:
         fields = ("tokens", "prompt_length", "end", "known", "top")
         return dataclasses.replace(self, **{name: getattr(self, name)[:texts] for name in fields})
 
+    def repeated(self, times: int) -> "Recording":
+        """Every text `times` times, one after the other."""
+        fields = ("tokens", "prompt_length", "end", "known", "top")
+        return dataclasses.replace(self, **{name: np.repeat(getattr(self, name), times, axis=0) for name in fields})
+
     def beginning(self, tokens: int) -> "Recording":
         """The first `tokens` tokens of every answer, and what follows as its tail."""
         return dataclasses.replace(self, end=np.minimum(self.end, self.prompt_length + tokens).astype(self.end.dtype))

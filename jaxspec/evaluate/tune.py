@@ -168,7 +168,7 @@ def _row(
     lanes: int | None,
 ) -> TuneRow:
     costs = prices.passes[drafter.top]
-    drafting = {width: own * (lanes or 1) for width, own in prices.drafting[name].items()}
+    drafting = prices.drafting[name]
     step_seconds = tuple(costs.at(width) + drafting[width] for width in drafter.widths)
     replayed = replay(recording, drafter, lm, lanes=lanes, step_seconds=step_seconds)
     passes = sum(replayed.passes.values())

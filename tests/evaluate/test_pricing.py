@@ -53,8 +53,8 @@ def test_prices_are_taken_in_turns_and_drafting_without_what_reads_prompts(kept,
         asked.append(index)
         return 7.0 + index + 100.0 * (len(asked) <= 5)  # the first round compiles
 
-    def scripted_replay(text, drafter, lm, step_seconds):
-        assert text.texts == 1
+    def scripted_replay(text, drafter, lm, lanes, step_seconds):
+        assert text.texts == 1 and lanes is None
         width = drafter.widths[int(np.argmin(step_seconds))]
         passes = int((text.end - text.prompt_length).sum())
         blank = isinstance(drafter, pricing.Blank)
@@ -67,3 +67,21 @@ def test_prices_are_taken_in_turns_and_drafting_without_what_reads_prompts(kept,
     assert prices.drafting == {"copy": {0: 0.0, 4: 1.0}}
     assert prices.passes == {0: CostTable((0, 1, 3, 4), (7.0, 8.0, 9.0, 10.0))}
     assert asked == [0, 1, 2, 3, "blank", "blank", 0, 0, 4, 4] * (pricing.ROUNDS + 1)
+
+
+def test_lanes_that_draft_together_are_timed_together(kept, monkeypatch) -> None:
+    nothing = replay(kept, drafters.autoregressive()).statistics
+    texts = []
+
+    def scripted_replay(text, drafter, lm, lanes, step_seconds):
+        texts.append((text.prompts(), lanes))
+        passes = int(text.end[0] - text.prompt_length[0])
+        own = 0.0 if isinstance(drafter, pricing.Blank) else 3.0
+        return Replay(nothing, {4: passes}, True, 100.0 + passes * (2.0 + own))
+
+    monkeypatch.setattr(pricing, "replay", scripted_replay)
+    monkeypatch.setattr(pricing.cost, "seconds_a_pass", lambda job, index: 1.0 * job.shape.lanes)
+    prices = measure_prices(toy_model(0), kept, {"copy": COPY}, lanes=3)
+    assert prices.drafting == {"copy": {0: 3.0, 4: 3.0}}
+    assert prices.passes[0].seconds == (3.0,) * 4
+    assert all(lanes == 3 and prompts == [kept.prompts()[0]] * 3 for prompts, lanes in texts)
