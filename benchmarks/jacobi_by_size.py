@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 
 import jaxspec
 from jaxspec.drafters.autoregressive import autoregressive
@@ -30,23 +28,8 @@ from jaxspec.engine.request import encode_prompts
 from jaxspec.evaluate.config import read_config
 from jaxspec.evaluate.report import write_report
 from jaxspec.evaluate.timing import in_turns
-from jaxspec.models.transformer import transformer_fn
 from jaxspec.tasks.task import find_task
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """Of a larger net.
-
-    Attributes:
-      width: of the residual stream.
-      mlp_width: of the gated hidden layers.
-      heads: of queries, keys and values alike, as wide as the model's own.
-    """
-
-    width: int
-    mlp_width: int
-    heads: int
+from jaxspec.train.widen import WiderShape, widened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,83 +49,12 @@ class JacobiBySizeBenchmark:
 
     model: str
     task: str
-    sizes: tuple[Size, ...]
+    sizes: tuple[WiderShape, ...]
     n: tuple[int, ...]
     initial: str
     prompts: int
     seed: int
     rounds: int
-
-
-def enlarged(lm: jaxspec.LanguageModel, size: Size) -> jaxspec.LanguageModel:
-    """The same function in a larger net, of the Llama family.
-
-    New residual dimensions stay zero, as nothing writes to them; new heads and hidden units see the text through
-    random weights, and nothing reads them. Norms divide by the larger width, which their scales and epsilon make up
-    for.
-
-    Raises:
-      ValueError: the size is smaller somewhere, or the model is none of equal heads without biases and further norms.
-    """
-    old = lm.config
-    plain = old.query_heads == old.key_heads and not (old.qkv_bias or old.output_bias or old.mlp_bias)
-    if not plain or old.query_key_norm or old.sandwich_norm or old.norm_offset:
-        raise ValueError(f"{lm.name} is not made of equal heads and linear maps alone, and cannot be enlarged here")
-    if size.width < old.width or size.mlp_width < old.mlp_width or size.heads < old.query_heads:
-        raise ValueError(f"{size} is smaller than {lm.name}, which cannot be set into it")
-    config = dataclasses.replace(
-        old,
-        width=size.width,
-        mlp_width=size.mlp_width,
-        query_heads=size.heads,
-        key_heads=size.heads,
-        norm_epsilon=old.norm_epsilon * old.width / size.width,
-    )
-    random = np.random.default_rng(0)
-
-    def reading(kernel: Any, parts: int, outputs: int) -> jax.Array:
-        """`kernel` (in, parts * out) with more inputs, which are zero, and more outputs in every part."""
-        kernel = np.asarray(kernel, np.float32)
-        grown = random.normal(0, 0.02, (size.width, parts, outputs)).astype(np.float32)
-        grown[: kernel.shape[0], :, : kernel.shape[1] // parts] = kernel.reshape(kernel.shape[0], parts, -1)
-        return jnp.asarray(grown.reshape(size.width, -1), lm.dtype)
-
-    def writing(kernel: Any, inputs: int) -> jax.Array:
-        """`kernel` (in, out) with more inputs, which are not listened to, and more outputs, which are zero."""
-        kernel = np.asarray(kernel, np.float32)
-        grown = np.zeros((inputs, size.width), np.float32)
-        grown[: kernel.shape[0], : kernel.shape[1]] = kernel
-        return jnp.asarray(grown, lm.dtype)
-
-    def norm(scale: Any) -> jax.Array:
-        grown = np.ones((size.width,), np.float32)
-        grown[: old.width] = np.asarray(scale, np.float32) * (old.width / size.width) ** 0.5
-        return jnp.asarray(grown, lm.dtype)
-
-    heads = size.heads * config.head_width
-    params: dict[str, Any] = {}
-    for name, part in cast(dict[str, Any], lm.params).items():
-        if name == "embedding" or name == "head":
-            params[name] = {"kernel": writing(np.asarray(part["kernel"], np.float32).T, config.vocabulary).T}
-        elif name == "final_norm":
-            params[name] = {"scale": norm(part["scale"])}
-        else:
-            attention, mlp = part["attention"], part["mlp"]
-            params[name] = {
-                "attention_norm": {"scale": norm(part["attention_norm"]["scale"])},
-                "attention": {
-                    "qkv": {"kernel": reading(attention["qkv"]["kernel"], 3, heads)},
-                    "output": {"kernel": writing(attention["output"]["kernel"], heads)},
-                },
-                "mlp_norm": {"scale": norm(part["mlp_norm"]["scale"])},
-                "mlp": {
-                    "gate_up": {"kernel": reading(mlp["gate_up"]["kernel"], 2, size.mlp_width)},
-                    "down": {"kernel": writing(mlp["down"]["kernel"], size.mlp_width)},
-                },
-            }
-    return dataclasses.replace(
-        lm, config=config, model=transformer_fn(config, lm.dtype), params=params, name=f"{lm.name} in {size}"
-    )
 
 
 def rows_of(lm: jaxspec.LanguageModel, config: JacobiBySizeBenchmark) -> list[dict[str, Any]]:
@@ -202,7 +114,7 @@ def main() -> None:
     lm = jaxspec.load(config.model, dtype="float32")
     rows: list[dict[str, Any]] = []
     for size in (None, *config.sizes):
-        rows += rows_of(lm if size is None else enlarged(lm, size), config)
+        rows += rows_of(lm if size is None else widened(lm, size), config)
         print(rows[-len(config.n) :], flush=True)
         write_report(arguments.results, "jacobi_by_size", rows, dataclasses.asdict(config))
     plot(rows, arguments.results / "jacobi_by_size.png")

@@ -38,6 +38,7 @@ from jaxspec.train.shards import read_shards
 from jaxspec.train.trainer import Monitor, Probe, TrainSettings, check_run, describe_config, finished_steps, train
 from jaxspec.train.trajectory_batches import StateChoice, TrajectoryBatches, trajectory_batches
 from jaxspec.train.whole_folder import whole_folder
+from jaxspec.train.widen import WiderShape, widened
 from jaxspec.weights.save import save_model
 
 SHARDS = "trajectories"
@@ -57,6 +58,8 @@ class ConsistencyConfig:
       weights: a checkpoint of another run, `.../run/checkpoints/step_...`, to take the weights from instead: to go
         back before a collapse, or on from a round that was finished. A LoRA run's hold adapters alone and will not
         do. None starts from the base's own.
+      widen: a wider net to set the model into before it is trained, of the same function; see `jaxspec.train.widen`.
+        None trains the model as it is.
       folder: gets trajectories and the run of every round, and the finished checkpoint (`model/`).
       training: steps and optimiser of every round.
       answers: `own`: the model answers `prompts` prompts and is trained on the trajectories of its answers, as
@@ -98,6 +101,7 @@ class ConsistencyConfig:
     loss: ConsistencySettings = ConsistencySettings()
     lora: LoRA | None = None
     weights: str | None = None
+    widen: WiderShape | None = None
     held_out: int = 192
     probed: int = 16
     sizes: tuple[int, ...] = (16,)
@@ -178,8 +182,8 @@ def run_consistency(
     Raises:
       FileExistsError: the folder holds a finished checkpoint, or a run and `resume` is not set.
       FileNotFoundError: `config.task` is a path, or `config.weights`, and there is no such file.
-      ValueError: an unknown task, a base whose vocabulary is not the task's, a file whose rows cannot be used, or
-        another run's folder, or `config.weights` of another model.
+      ValueError: an unknown task, a base whose vocabulary is not the task's or that cannot be widened so, a file whose
+        rows cannot be used, or another run's folder, or `config.weights` of another model.
       DivergedError, KeyboardInterrupt: see `trainer.train`.
     """
     folder = Path(config.folder)
@@ -191,6 +195,8 @@ def run_consistency(
     base = load(config.base, dtype="float32")
     if config.weights is not None:
         base = dataclasses.replace(base, params=checkpoint_params(Path(config.weights), base.params))
+    if config.widen is not None:
+        base = widened(base, config.widen, seed=config.training.seed)
     task = _generated(config, base) if rows is None else _questions(config, base, rows)
     check_run(_run_folder(folder, 0), _training(config, 0), _description(config, base), resume=resume)
     measured = [task.example(config.training.seed, index, "held_out") for index in range(config.held_out)]
@@ -211,8 +217,7 @@ def run_consistency(
         write_card(
             written,
             title=f"A consistency-trained model of {Path(config.task).stem}",
-            summary=f"`{config.base}`{'' if config.weights is None else f', from the weights of `{config.weights}`,'} "
-            "after consistency training by jaxspec, so that it says several tokens a pass.",
+            summary=_summary(config, sum(leaf.size for leaf in jax.tree.leaves(params))),
             command=command or "jaxspec.train.run_consistency.run_consistency(config)",
             config=config,
             data=_data(config, task),
@@ -262,6 +267,15 @@ def _questions(config: ConsistencyConfig, base: LanguageModel, rows: Sequence[Qu
             f"prompts={config.prompts} are more than the {task.rows} rows of {config.task} to train on; lower it"
         )
     return task
+
+
+def _summary(config: ConsistencyConfig, weights: int) -> str:
+    base = f"`{config.base}`"
+    if config.weights is not None:
+        base += f", from the weights of `{config.weights}`,"
+    if config.widen is not None:
+        base += f" set into a net of {weights:,} weights,"
+    return f"{base} after consistency training by jaxspec, so that it says several tokens a pass."
 
 
 def _data(config: ConsistencyConfig, task: Task) -> str:
