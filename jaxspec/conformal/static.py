@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxspec.conformal.by_side import BySide, checked_side
+from jaxspec.conformal.calibrator import checked_state
 from jaxspec.conformal.lanes import Lanes
 from jaxspec.conformal.ranked import RankState, rank_settings
 
@@ -26,20 +27,45 @@ class StaticConformal(BySide):
           score: (T,) float, non-finite for worst.
           group: (T,) integer.
           question: (T,) integer, where questions are told apart: the number a question has in the job to come, and
-            below 0 for one that is not in it, which mode "conditional" has no use for.
+            below 0 for one that is not in it: a different one for each, since scores of one number count as one
+            question's. Mode "conditional" has no use for those.
 
         Raises:
-          ValueError: wrong shapes, or more scores of a group than `size`.
+          ValueError: wrong shapes, a question that mode "conditional" does not have, or more scores of a group, or
+            questions where `cluster_size` is given, than `size`.
         """
         lanes = self._lanes(score, group, None, question)
-        if not self.cluster_size:
-            held = np.bincount(np.asarray(lanes.cell), minlength=self.cells)
-            if held.max() > self.size:
-                raise ValueError(
-                    f"{held.max()} calibration scores for cell {held.argmax()}, size={self.size}; give a larger size"
-                )
+        self._check_room(lanes)
         state = self._first_state()
         return state._replace(bank=_filled(self.bank, state.bank, lanes))
+
+    def is_calibrated(self, state: RankState | None) -> bool:
+        """Whether there is a state, and it holds any score to rank among.
+
+        Raises:
+          ValueError: a state of another calibrator.
+        """
+        if state is None:
+            return False
+        bank = checked_state(self, state).bank
+        return bool(np.any(np.asarray(bank.entries if self.cluster_size else bank.held)))
+
+    def _check_room(self, lanes: Lanes) -> None:
+        cell, question = np.asarray(lanes.cell), np.asarray(lanes.question)
+        foreign = question[(question < 0) | (question >= self.questions)]
+        if self.questions and foreign.size:
+            raise ValueError(
+                f"calibration scores of question {foreign[0]}, and mode='conditional' compares within questions 0 to "
+                f"{self.questions - 1}; leave out scores of others, or make the calibrator for more questions"
+            )
+        if self.cluster_size:
+            cell = np.unique(np.stack([cell, question]), axis=1)[0]  # each question once
+        held = np.bincount(cell, minlength=self.cells)
+        if held.max() > self.size:
+            kind = "questions" if self.cluster_size else "scores"
+            raise ValueError(
+                f"{held.max()} calibration {kind} for cell {held.argmax()}, size={self.size}; give a larger size"
+            )
 
     def _learned(self, state: RankState, lanes: Lanes, escalate: jax.Array) -> RankState:
         return self._count(state, lanes, escalate)

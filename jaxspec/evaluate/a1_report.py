@@ -140,6 +140,8 @@ def compare(
     unknown = [system for system in systems if system not in ALL_SYSTEMS]
     if unknown:
         raise ValueError(f"system {unknown[0]!r} is unknown; choose from {', '.join(ALL_SYSTEMS)}")
+    if "synchronous" in systems and scaling.samples == 1:
+        raise ValueError("samples=1 leaves 'synchronous' nothing to rank; take 2 or more, or the other systems")
     if "synchronous" in systems and scaling.samples > 0 and scaling.lanes % scaling.samples:
         raise ValueError(
             f"lanes={scaling.lanes} do not divide into questions of samples={scaling.samples}, which 'synchronous' "
@@ -185,12 +187,35 @@ def _mark(solution: Solution, truths: Sequence[Hashable], answer_of: Callable[[s
     return _Marks(aggregate.number_answers(given), np.array(correct))
 
 
+class _Decision(NamedTuple):
+    escalated: bool
+    turn: int
+    question: int
+
+
+def _decisions_of(solution: Solution) -> list[_Decision]:
+    made = [
+        _Decision(step.escalated, step.turn, solved.question) for solved in solution.problems for step in solved.decided
+    ]
+    total = solution.statistics.decisions
+    if len(made) < total:
+        raise ValueError(
+            f"{total - len(made)} of {total} decisions kept a draft step whose score was no number, and such a step "
+            "looks like one nothing was decided about, so rates would leave it out; see why the scorer's logits are "
+            "no numbers"
+        )
+    return made
+
+
 def coverage_of(solution: Solution, reject_rate: float) -> CoverageReport | None:
     """Realised rates overall and by turn, of the draft steps that were decided on; None if there are none.
 
     Samples do not say when each of their steps was decided on, so there are no rates of stretches of time.
+
+    Raises:
+      ValueError: draft steps were kept whose score was no number.
     """
-    made = [(step.escalated, step.turn, solved.question) for solved in solution.problems for step in solved.decided]
+    made = _decisions_of(solution)
     if not made:
         return None
     escalated, turn, question = zip(*made, strict=True)
@@ -198,11 +223,14 @@ def coverage_of(solution: Solution, reject_rate: float) -> CoverageReport | None
 
 
 def rates_by_question(solution: Solution) -> tuple[float, ...]:
-    """Realised rate of every question with a decision, in order."""
+    """Realised rate of every question with a decision, in order.
+
+    Raises:
+      ValueError: as `coverage_of`.
+    """
     made: dict[int, list[bool]] = {}
-    for solved in solution.problems:
-        for step in solved.decided:
-            made.setdefault(solved.question, []).append(step.escalated)
+    for decision in _decisions_of(solution):
+        made.setdefault(decision.question, []).append(decision.escalated)
     return tuple(sum(escalated) / len(escalated) for escalated in made.values())
 
 

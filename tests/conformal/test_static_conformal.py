@@ -195,6 +195,15 @@ def test_groups_and_questions_are_calibrated_apart():
     np.testing.assert_allclose(p, [1 / 11, 1.0])
 
 
+@pytest.mark.parametrize("settings", [{}, {"cluster_size": 2}, {"mode": "conditional", "questions": 2}])
+def test_a_state_knows_whether_it_is_calibrated(settings):
+    calibrator = static_conformal(0.4, size=4, groups=2, **settings)
+    assert not calibrator.is_calibrated(None) and not calibrator.is_calibrated(calibrator.init())
+    one = jnp.array([1.0]), jnp.array([1]), jnp.array([1])
+    assert calibrator.is_calibrated(calibrator.calibrate(*one))
+    assert not calibrator.is_calibrated(calibrator.calibrate(*(field[:0] for field in one)))
+
+
 def test_decisions_do_not_teach_it():
     calibrator = static_conformal(0.4, size=4)
     state = calibrator.calibrate(jnp.arange(4.0), jnp.zeros((4,), jnp.int32))
@@ -227,6 +236,15 @@ def test_bad_scores():
     calibrator = static_conformal(0.4, size=4)
     with pytest.raises(ValueError, match="5 calibration scores"):
         calibrator.calibrate(jnp.arange(5.0), jnp.zeros((5,), jnp.int32))
+    zeros = jnp.zeros((3,), jnp.int32)
+    by_question = static_conformal(0.4, size=2, cluster_size=2)
+    with pytest.raises(ValueError, match="3 calibration questions for cell 0, size=2"):
+        by_question.calibrate(jnp.arange(3.0), zeros, jnp.array([0, -1, 4]))
+    by_question.calibrate(jnp.arange(3.0), zeros, jnp.array([4, 4, 4]))  # as many of one question as have room
+    conditional = static_conformal(0.4, mode="conditional", questions=2)
+    for question in (-1, 2):
+        with pytest.raises(ValueError, match=f"scores of question {question}, and .* within questions 0 to 1"):
+            conditional.calibrate(jnp.arange(3.0), zeros, jnp.array([0, question, 1]))
     state = calibrator.init()
     with pytest.raises(ValueError, match="score has shape"):
         calibrator.decide(state, jnp.zeros((2, 2)), jnp.zeros((2,), jnp.int32))

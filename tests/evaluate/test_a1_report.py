@@ -5,10 +5,12 @@ import importlib
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy_model import toy_model
 
+from jaxspec.engine.solve import solve
 from jaxspec.evaluate import a1_plots, a1_report
 from jaxspec.evaluate.a1_demo import arithmetic_questions, stated_answer
 from jaxspec.evaluate.a1_report import compare, row_object, table_row
@@ -111,6 +113,19 @@ def test_rates_count_what_was_decided(runs) -> None:
     assert table_row(runs["target_only"].row)["by question"] == ""
 
 
+def test_a_rate_that_would_leave_out_what_was_kept_unseen_is_refused() -> None:
+    """A target without numbers: a kept draft has no score, as one has that ended its text."""
+    draft = toy_model(1, eos_ids=(6,))
+    target = dataclasses.replace(draft, params={"table": draft.params["table"] * jnp.nan})
+    solution = solve(
+        draft, target, policy_of("a1", SCALING, 5), PROMPTS, max_new_tokens=12, temperature=4.0, lanes=8, cache=128
+    )
+    assert solution.statistics.unusable == solution.statistics.decisions > solution.statistics.escalations > 0
+    for rates in (lambda: a1_report.coverage_of(solution, 0.4), lambda: a1_report.rates_by_question(solution)):
+        with pytest.raises(ValueError, match="decisions kept a draft step whose score was no number"):
+            rates()
+
+
 @pytest.mark.slow
 def test_the_released_rule_ranks_among_first_chunks_of_a_pass_of_its_own() -> None:
     questions = [(prompt, "c") for prompt in PROMPTS]
@@ -189,6 +204,8 @@ def test_bad_comparisons_are_refused() -> None:
         compare(lm, lm, [("a", "b")] * 2, answer_of, SCALING, rounds=0)
     with pytest.raises(ValueError, match="system 'best' is unknown"):
         compare(lm, lm, [("a", "b")] * 2, answer_of, SCALING, systems=["best"])
+    with pytest.raises(ValueError, match="samples=1 leaves 'synchronous' nothing to rank"):
+        compare(lm, lm, [("a", "b")] * 2, answer_of, dataclasses.replace(SCALING, samples=1))
     with pytest.raises(ValueError, match="lanes=6 do not divide"):
         scaling = dataclasses.replace(SCALING, lanes=6)
         compare(lm, lm, [("a", "b")] * 2, answer_of, scaling, systems=["synchronous"])
