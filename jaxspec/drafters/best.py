@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxspec.decode.binding import Binding
 from jaxspec.decode.types import Context, Draft, Drafter, Verdict
+from jaxspec.decode.whole_number import integer
 from jaxspec.drafters.bigram_tree import BigramTree
 from jaxspec.drafters.corpus import SHORTEST_MEMORY, Corpus
 from jaxspec.drafters.mix import Mix, Prior, mix
@@ -135,6 +136,7 @@ def best(budget: int = 31, start: str = AUTO, adaptive: bool = True) -> Mix:
     Raises:
       ValueError: the budget is not one of 3, 7, 15, 31 and 63, or an unknown `start`.
     """
+    budget = integer("budget", budget)
     if budget not in WIDTHS[1:]:
         raise ValueError(f"budget={budget} is not one of {', '.join(map(str, WIDTHS[1:]))}")
     if start not in (AUTO, *STARTS):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxspec.decode.types import Context, Draft
 from jaxspec.drafters.chain import OneChain, chain
 from jaxspec.drafters.copying import continuation
+from jaxspec.drafters.sizes import sizes
 from jaxspec.drafters.stateless import Stateless
 
 
@@ -65,9 +66,7 @@ def context_ngram(width: int = 10, query: int = 3) -> ContextNgram:
       query: longest stretch of last tokens looked up; longer matches are preferred, then later ones.
 
     Raises:
-      ValueError: `width` or `query` is below 1.
+      ValueError: `width` or `query` is no integer or below 1.
     """
-    for name, value in (("width", width), ("query", query)):
-        if value < 1:
-            raise ValueError(f"{name}={value} is below 1; context_ngram needs at least one token of each")
+    width, query = sizes("context_ngram", width=width, query=query)
     return ContextNgram(width, query)

@@ -13,8 +13,10 @@ import numpy as np
 
 from jaxspec.decode.binding import Binding
 from jaxspec.decode.types import Context, Draft, Verdict
+from jaxspec.decode.whole_number import integer
 from jaxspec.drafters.chain import OneChain, chain
-from jaxspec.drafters.corpus_file import read_texts
+from jaxspec.drafters.corpus_file import check_file, read_texts
+from jaxspec.drafters.sizes import sizes
 from jaxspec.drafters.suffix import match_class
 from jaxspec.drafters.text_memory import BOUNDARY, LONGEST, Memory, append, empty_memory, lookup
 
@@ -103,10 +105,13 @@ def corpus(width: int = 10, slots: int = 2**16, path: str = "") -> Corpus:
       path: a UTF-8 text, or a `.jsonl` with a string or a list of token ids a line, known from the start.
 
     Raises:
-      ValueError: `width` is below 1 or `slots` below 16.
+      FileNotFoundError: there is no such file.
+      ValueError: a size is no integer, `width` is below 1 or `slots` below 16, or the file cannot be read as texts.
     """
-    if width < 1:
-        raise ValueError(f"width={width} is below 1; corpus needs at least one token")
+    (width,) = sizes("corpus", width=width)
+    slots = integer("slots", slots)
     if slots < SHORTEST_MEMORY:
         raise ValueError(f"slots={slots} is below {SHORTEST_MEMORY}; there would be nothing to copy from")
+    if path:
+        check_file(Path(path))
     return Corpus(width, slots, str(path))

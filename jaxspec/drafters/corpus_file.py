@@ -25,6 +25,16 @@ def read_texts(path: Path, language_model: Any) -> list[list[int]]:
     return texts
 
 
+def check_file(path: Path) -> None:
+    """Refuses a file that `read_texts` refuses for every model.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it cannot be read as texts; the message names file and line.
+    """
+    _entries(path)
+
+
 def _entries(path: Path) -> list[tuple[str, str | list[int]]]:
     """Texts, each with where it stands."""
     if path.suffix != ".jsonl":

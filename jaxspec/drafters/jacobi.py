@@ -28,6 +28,7 @@ import jax.numpy as jnp
 
 from jaxspec.decode.lanes import choose, on_every_lane
 from jaxspec.decode.types import Context, Draft, Verdict
+from jaxspec.decode.whole_number import integer
 from jaxspec.drafters.initial_tokens import Initial, initial_tokens
 from jaxspec.drafters.one_width import OneWidth
 from jaxspec.drafters.paths import path_hash, said_after
@@ -228,9 +229,11 @@ def jacobi(
       spawn: share of a block that must be committed before the next one joins.
 
     Raises:
-      ValueError: `n` is below 2, `mode` or `init` is unknown, `recycle` is below 0, `pool` is below `recycle` or 1,
-        `blocks` is not 1 or 2, or 2 in rolling mode, or `spawn` is not from 0 to below 1.
+      ValueError: a count is no integer, `n` is below 2, `mode` or `init` is unknown, `recycle` is below 0, `pool` is
+        below `recycle` or 1, `blocks` is not 1 or 2, or 2 in rolling mode, or `spawn` is not from 0 to below 1.
     """
+    n, recycle = integer("n", n), integer("recycle", recycle)
+    pool, blocks = integer("pool", pool), integer("blocks", blocks)
     if n < 2:
         raise ValueError(f"n={n} is below 2; Jacobi decoding guesses at least one token, and n=1 is plain decoding")
     for name, value, known in (("mode", mode, get_args(Mode)), ("init", init, get_args(Initial))):

@@ -26,8 +26,10 @@ import numpy as np
 from jaxspec.decode.hashing import ODD, scrambled
 from jaxspec.decode.lanes import choose, on_every_lane
 from jaxspec.decode.types import Context, Draft, Verdict
+from jaxspec.decode.whole_number import integer
 from jaxspec.drafters.one_width import OneWidth
 from jaxspec.drafters.paths import path_hash, said_after
+from jaxspec.drafters.sizes import sizes
 
 GUESS, WINDOW = 0, 1  # sources
 
@@ -210,11 +212,10 @@ def lookahead(window: int = 7, ngram: int = 5, guesses: int = 7, buckets: int = 
       buckets: first tokens told apart; those that share a bucket push each other out.
 
     Raises:
-      ValueError: `window`, `guesses` or `buckets` is below 1, or `ngram` below 3.
+      ValueError: a size is no integer, `window`, `guesses` or `buckets` is below 1, or `ngram` below 3.
     """
-    for name, value in (("window", window), ("guesses", guesses), ("buckets", buckets)):
-        if value < 1:
-            raise ValueError(f"{name}={value} is below 1; lookahead needs at least one")
+    window, guesses, buckets = sizes("lookahead", window=window, guesses=guesses, buckets=buckets)
+    ngram = integer("ngram", ngram)
     if ngram < 3:
         raise ValueError(f"ngram={ngram} is below 3; an n-gram has its first token, a level between and a last")
     return Lookahead(window, ngram, guesses, buckets)

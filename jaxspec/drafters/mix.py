@@ -22,6 +22,7 @@ from jaxspec.decode.binding import Binding, bind
 from jaxspec.decode.lanes import choose
 from jaxspec.decode.rewind import rewind
 from jaxspec.decode.types import Context, Draft, Drafter, Verdict
+from jaxspec.decode.whole_number import integer
 from jaxspec.drafters.merge import best_nodes, join, representatives
 from jaxspec.drafters.paths import path_hash, prefix_hash, up_the_tree
 from jaxspec.drafters.rates import Rates, learned, prior_rates
@@ -202,12 +203,19 @@ def _has_depths(nested: Any, levels: int) -> bool:
     return isinstance(nested, Sequence) and bool(nested) and all(_has_depths(part, levels - 1) for part in nested)
 
 
+def _frozen(nested: Any) -> Any:
+    """Tuples for sequences and floats for numbers, at any depth: a drafter is hashed with all it holds."""
+    return tuple(map(_frozen, nested)) if isinstance(nested, Sequence) else float(nested)
+
+
 def _stretched(values: Sequence[Any], length: int) -> list[Any]:
     """The first `length` values; where there are fewer, the last again and again."""
     return [*values, *[values[-1]] * (length - len(values))][:length]
 
 
-def mix(*drafters: Drafter, budget: int = 16, widths: tuple[int, ...] | None = None, prior: Prior | None = None) -> Mix:
+def mix(
+    *drafters: Drafter, budget: int = 16, widths: Sequence[int] | None = None, prior: Sequence[Any] | None = None
+) -> Mix:
     """Combines drafters in one token tree.
 
     Args:
@@ -215,30 +223,39 @@ def mix(*drafters: Drafter, budget: int = 16, widths: tuple[int, ...] | None = N
       budget: draft nodes a block, at most.
       widths: block sizes the loop may choose among step by step, by expected tokens a second, ascending and at
         most `budget`; None always takes the budget. 0 stands for plain decoding.
-      prior: how often candidates are right, as measured before: by source, agreement, evidence and depth. What is
-        beyond a table counts as its last entry. None for a guess.
+      prior: how often candidates are right, as measured before: rates in sequences by source, agreement, evidence and
+        depth. What is beyond a table counts as its last entry. None for a guess.
 
     Raises:
       ValueError: no drafter, a budget below 1 or above what the drafters propose together, widths that do not ascend
-        from 0 or more to the budget, or a prior that lacks a source or is not of rates between 0 and 1.
+        from 0 or more to the budget, sizes that are no integers, or a prior that lacks a source or is not of rates
+        between 0 and 1.
     """
     if not drafters:
         raise ValueError("mix needs at least one drafter")
+    budget = integer("budget", budget)
     offered = sum(drafter.nodes for drafter in drafters)
     if not 1 <= budget <= offered:
         raise ValueError(f"budget={budget} is not between 1 and {offered}, all nodes the drafters propose")
-    if widths is None:
-        widths = (budget,)
+    widths = (budget,) if widths is None else tuple(integer("an entry of widths", width) for width in widths)
     if list(widths) != sorted(set(widths)) or not widths or widths[0] < 0 or widths[-1] != budget:
         raise ValueError(f"widths={widths} must ascend from 0 or more to the budget of {budget}")
-    made = Mix(tuple(drafters), tuple(widths), prior)
-    if prior is not None:
-        if len(prior) != len(made.sources) or not all(_has_depths(tables, 3) for tables in prior):
-            raise ValueError(
-                f"prior has {len(prior)} entries; give one for each of {made.sources}: rates by agreement, evidence "
-                "and depth, of which none is empty"
-            )
-        wrong = [rate for s in prior for table in s for row in table for rate in row if not 0 < rate < 1]
-        if wrong:
-            raise ValueError(f"prior rate {wrong[0]} is not between 0 and 1")
-    return made
+    made = Mix(drafters, widths)
+    return made if prior is None else dataclasses.replace(made, prior=_checked(prior, made.sources))
+
+
+def _checked(prior: Sequence[Any], sources: Sequence[str]) -> Prior:
+    """A prior for `sources`, in sequences of any kind, as tuples.
+
+    Raises:
+      ValueError: it lacks one, or is not of rates between 0 and 1.
+    """
+    if len(prior) != len(sources) or not all(_has_depths(tables, 3) for tables in prior):
+        raise ValueError(
+            f"prior has {len(prior)} entries; give one for each of {sources}: rates by agreement, evidence and depth, "
+            "of which none is empty"
+        )
+    wrong = [rate for tables in prior for table in tables for row in table for rate in row if not 0 < rate < 1]
+    if wrong:
+        raise ValueError(f"prior rate {wrong[0]} is not between 0 and 1")
+    return _frozen(prior)

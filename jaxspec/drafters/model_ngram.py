@@ -14,6 +14,7 @@ from jaxspec.decode.types import Context, Draft
 from jaxspec.drafters import model_tables
 from jaxspec.drafters.model_tables import ExtendedBigram
 from jaxspec.drafters.rows import Rows, draft_rows
+from jaxspec.drafters.sizes import sizes
 from jaxspec.drafters.stateless import Stateless
 from jaxspec.drafters.unigram_ranking import VARIANTS, unigram_ranking
 from jaxspec.models.language_model import LanguageModel
@@ -67,19 +68,6 @@ def bigram_rows_of(language_model: LanguageModel, k: int, w: int, prefix: str) -
     return model_tables.extended_bigram(model_tables.model_bigram(language_model, k, before), w)
 
 
-def check_sizes(name: str, prefix: str, **sizes: int) -> None:
-    """Refuses sizes below 1 and unknown prefixes.
-
-    Raises:
-      ValueError: names the size or the prefix.
-    """
-    for size, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{size}={value} is below 1; {name} needs at least one")
-    if prefix not in model_tables.PREFIXES:
-        raise ValueError(f"prefix={prefix!r} is not one of {', '.join(model_tables.PREFIXES)}")
-
-
 def model_bigram(k: int = 10, w: int = 3, *, prefix: str = "auto") -> ModelBigram:
     """Drafts from what the model says after the last token alone.
 
@@ -91,9 +79,10 @@ def model_bigram(k: int = 10, w: int = 3, *, prefix: str = "auto") -> ModelBigra
         the beginning of every text where the tokenizer has one, else a line break.
 
     Raises:
-      ValueError: `k` or `w` is below 1, or an unknown prefix.
+      ValueError: `k` or `w` is no integer or below 1, or an unknown prefix.
     """
-    check_sizes("model_bigram", prefix, k=k, w=w)
+    k, w = sizes("model_bigram", k=k, w=w)
+    model_tables.check_prefix(prefix)
     return ModelBigram(k, w, prefix)
 
 
@@ -105,9 +94,9 @@ def model_unigram(k: int = 10, *, variant: str = "text") -> ModelUnigram:
       variant: of the ranking, `text` or `appendix`; see `unigram_ranking`.
 
     Raises:
-      ValueError: `k` is below 1, or an unknown variant.
+      ValueError: `k` is no integer or below 1, or an unknown variant.
     """
-    check_sizes("model_unigram", "none", k=k)
+    (k,) = sizes("model_unigram", k=k)
     if variant not in VARIANTS:
         raise ValueError(f"variant={variant!r} is not one of {', '.join(VARIANTS)}")
     return ModelUnigram(k, variant)

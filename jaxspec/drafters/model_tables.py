@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from jaxspec.models.model_fn import ModelFn, Params, chain_block
 CHUNK = 64  # tokens a pass
 PREFIXES = ("auto", "none", "bos", "newline")
 KEPT = 32  # successors kept on disk: a pass costs as much for one, and smaller tables are the first columns
+READ = 4  # tables kept in memory once they were read: one of a large vocabulary takes 20 MB
 
 _unwritten: dict[Path, np.ndarray] = {}  # tables of this process that the folder could not take
 
@@ -49,6 +50,7 @@ class ExtendedBigram(NamedTuple):
         return jnp.concatenate([begin[..., None], rest], axis=-1)
 
 
+@functools.partial(jax.jit, static_argnames=("width",))
 def extended_bigram(bigram: jax.Array, width: int) -> ExtendedBigram:
     """The rows of `width` tokens of a `bigram` (V, K): only the first token of a row is not the best after another.
 
@@ -167,6 +169,16 @@ def _successors(model: ModelFn, k: int, params: Params, cache: kv_cache.KVCache,
     return top_ids(output.logits[:, -1], k)
 
 
+def check_prefix(prefix: str) -> None:
+    """Refuses what `prefix_ids` knows for no model.
+
+    Raises:
+      ValueError: names the prefix.
+    """
+    if prefix not in PREFIXES:
+        raise ValueError(f"prefix={prefix!r} is not one of {', '.join(PREFIXES)}")
+
+
 def prefix_ids(lm: LanguageModel, prefix: str) -> tuple[int, ...]:
     """What stands before each token when its successors are asked for.
 
@@ -178,8 +190,7 @@ def prefix_ids(lm: LanguageModel, prefix: str) -> tuple[int, ...]:
     Raises:
       ValueError: an unknown prefix, or one that needs what the model's tokenizer lacks.
     """
-    if prefix not in PREFIXES:
-        raise ValueError(f"prefix={prefix!r} is not one of {', '.join(PREFIXES)}")
+    check_prefix(prefix)
     if prefix == "auto":
         prefix = _usual_prefix(lm)
     if prefix == "none":
@@ -215,13 +226,26 @@ def load_table(path: Path, lm: LanguageModel) -> np.ndarray:
       ValueError: it belongs to other weights, or is not a whole table.
     """
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            weights, table = str(kept["weights"]), kept["table"]
+        file = path.stat()
+        weights, table = _read(path, (file.st_mtime_ns, file.st_size, file.st_ino))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a readable table ({error}); remove it, and it will be built again") from error
     if weights != fingerprint(lm):
         raise ValueError(f"{path} was built for other weights ({weights[:12]}...); remove it, or load its own model")
     return table
+
+
+@functools.lru_cache(maxsize=READ)
+def _read(path: Path, version: tuple[int, ...]) -> tuple[str, np.ndarray]:
+    """A hash of the weights that the table in `path` was built for, and the table.
+
+    Every job asks for its table, and to unpack that of a large vocabulary takes as long as a short answer does. A file
+    of another `version` is read anew.
+    """
+    with np.load(path, allow_pickle=False) as kept:
+        weights, table = str(kept["weights"]), kept["table"]
+    table.flags.writeable = False
+    return weights, table
 
 
 _fingerprints: weakref.WeakKeyDictionary[LanguageModel, str] = weakref.WeakKeyDictionary()
@@ -232,8 +256,19 @@ def fingerprint(lm: LanguageModel) -> str:
     if lm not in _fingerprints:
         digest = hashlib.sha256(repr((lm.config, str(jnp.dtype(lm.dtype)))).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(lm.params):
-            values = np.asarray(leaf)
+            values = _values_of(leaf)
             digest.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}".encode())
             digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
         _fingerprints[lm] = digest.hexdigest()
     return _fingerprints[lm]
+
+
+def _values_of(leaf: Any) -> np.ndarray:
+    """The values of a weight in host memory: where they lie, or copied for the caller alone.
+
+    An array keeps what was copied from its device for it: with all weights of an accelerator, a second model.
+    """
+    if isinstance(leaf, jax.Array):
+        is_there = leaf.is_fully_replicated and all(device.platform == "cpu" for device in leaf.devices())
+        leaf = leaf if is_there else jnp.copy(leaf)
+    return np.asarray(leaf)

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from jaxspec.decode.types import Context, Draft
 from jaxspec.drafters.context_rows import context_rows
-from jaxspec.drafters.model_ngram import bigram_rows_of, check_sizes
-from jaxspec.drafters.model_tables import ExtendedBigram
+from jaxspec.drafters.model_ngram import bigram_rows_of
+from jaxspec.drafters.model_tables import ExtendedBigram, check_prefix
 from jaxspec.drafters.rows import Rows, draft_rows
+from jaxspec.drafters.sizes import sizes
 from jaxspec.drafters.stateless import Stateless
 from jaxspec.models.language_model import LanguageModel
 
@@ -90,9 +91,10 @@ def ngrammys(
       window: how many of the latest places in the context are looked at; counts are exact if there are no more.
 
     Raises:
-      ValueError: a size is below 1, `window` is below `k`, or an unknown mode or prefix.
+      ValueError: a size is no integer or below 1, `window` is below `k`, or an unknown mode or prefix.
     """
-    check_sizes("ngrammys", prefix, k=k, w=w, q=q, window=window)
+    k, w, q, window = sizes("ngrammys", k=k, w=w, q=q, window=window)
+    check_prefix(prefix)
     if mode not in MODES:
         raise ValueError(f"mode={mode!r} is not one of {', '.join(MODES)}")
     if window < k:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from jaxspec.decode.whole_number import integer
+
 Template = tuple[tuple[int, ...], ...]  # paths of ranks from the root, one a node, by depth
 FIRST_COST, OTHER_COST = 9, 24  # of an edge of rank 0, and of rank 1: -10 log of how often they are right
 
@@ -51,10 +53,10 @@ def checked_template(template: Iterable[Iterable[int]], branches: int) -> Templa
     """The paths of a template in any order, by depth.
 
     Raises:
-      ValueError: there are none, one stands twice or lacks the path above it, or a rank is outside 0 to
+      ValueError: there are none, one stands twice or lacks the path above it, or a rank is no integer from 0 to
         `branches` - 1.
     """
-    paths = _by_depth(tuple(int(rank) for rank in path) for path in template)
+    paths = _by_depth(tuple(integer("rank of a template", rank) for rank in path) for path in template)
     known: set[tuple[int, ...]] = {()}
     for path in paths:
         if any(not 0 <= rank < branches for rank in path):

@@ -8,7 +8,8 @@ B lanes, L tokens, R references, T tokens of a reference.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +19,10 @@ import numpy as np
 from jaxspec.decode.hashing import prompt_mark
 from jaxspec.decode.lanes import choose
 from jaxspec.decode.types import Context, Draft, Verdict
+from jaxspec.decode.whole_number import integer
 from jaxspec.drafters.alignment import BOUNDARY, align, draft_from
 from jaxspec.drafters.chain import OneChain
+from jaxspec.drafters.sizes import sizes
 from jaxspec.models.token_ids import token_ids
 
 Text = str | Sequence[int]
@@ -151,7 +154,8 @@ def reference_text(
     """Drafts from a given text, for answers that repeat much of it.
 
     Args:
-      references: a text or its token ids, which serves every request; or, with `prompts`, one for each.
+      references: a text or its token ids, a list or an array, which serves every request; or, with `prompts`, one for
+        each.
       prompts: as passed to `generate`. A request whose prompt is not among them is decoded plainly.
       width: most tokens proposed a step.
       query: tokens of the answer looked for in the whole reference; shorter matches count near the expected place.
@@ -160,19 +164,20 @@ def reference_text(
 
     Raises:
       ValueError: no or an empty reference, several without `prompts` or not one for each, one prompt twice with
-        different references, or a size out of range.
+        different references, what is neither text nor ids, or a size that is no integer or out of range.
     """
-    for name, value, least in (("width", width, 1), ("query", query, 1), ("reach", reach, 0)):
-        if value < least:
-            raise ValueError(f"{name}={value} is below {least}")
-    texts = _as_texts(references)
+    width, query = sizes("reference_text", width=width, query=query)
+    reach = integer("reach", reach)
+    if reach < 0:
+        raise ValueError(f"reach={reach} is below 0")
+    texts = _as_texts(references, "reference {}")
     if not texts or not all(texts):
         raise ValueError("reference_text needs a text to draft from, and none of its texts may be empty")
     if prompts is None:
         if len(texts) > 1:
             raise ValueError(f"{len(texts)} references and no prompts: say which prompt each is for, or give one")
         return ReferenceText(width, query, reach, texts, None, chat)
-    asked = _as_texts(prompts)
+    asked = _as_texts(prompts, "prompt {} of the references")
     if len(asked) != len(texts):
         raise ValueError(f"{len(texts)} references for {len(asked)} prompts; give one for each")
     pairs: dict[Any, Any] = {}
@@ -182,11 +187,29 @@ def reference_text(
     return ReferenceText(width, query, reach, tuple(pairs.values()), tuple(pairs), chat)
 
 
-def _as_texts(texts: Text | Sequence[Text]) -> tuple[str | tuple[int, ...], ...]:
-    """A tuple of texts and tuples of ids; a single one is a tuple of one."""
-    if isinstance(texts, str):
-        return (texts,)
-    listed: list[Any] = list(texts)
-    if listed and not isinstance(listed[0], str) and not hasattr(listed[0], "__len__"):
-        listed = [listed]
-    return tuple(text if isinstance(text, str) else tuple(int(i) for i in text) for text in listed)
+def _as_texts(texts: Any, what: str) -> tuple[str | tuple[int, ...], ...]:
+    """A tuple of texts and tuples of ids; a single one is a tuple of one. `what` they are, by number, in errors."""
+    listed = _as_list(texts)
+    parts: list[Any] = [listed]
+    if isinstance(listed, Iterable) and not isinstance(listed, str | bytes | bytearray):
+        parts = [_as_list(part) for part in listed]
+        if parts and not isinstance(parts[0], Iterable):
+            parts = [parts]
+    return tuple(part if isinstance(part, str) else _ids(part, what.format(i)) for i, part in enumerate(parts))
+
+
+def _as_list(value: Any) -> Any:
+    """Lists for arrays; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _ids(text: Any, what: str) -> tuple[int, ...]:
+    if isinstance(text, bytes | bytearray) or not isinstance(text, Iterable):
+        raise ValueError(f"{what} is {text!r}; give a text, or a sequence of token ids")
+    ids = []
+    for value in text:
+        try:
+            ids.append(operator.index(value))
+        except TypeError:
+            raise ValueError(f"{what} holds {value!r}, which is no token id; ids are integers") from None
+    return tuple(ids)

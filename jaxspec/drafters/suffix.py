@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxspec.decode.types import Context, Draft
 from jaxspec.drafters.copying import continuation, latest_places
 from jaxspec.drafters.rows import Rows, draft_rows
+from jaxspec.drafters.sizes import sizes
 from jaxspec.drafters.stateless import Stateless
 
 MATCH_CLASSES = (1, 2, 3, 4, 5, 7, 10)  # shortest match of every class of evidence: 1, 2, 3, 4, 5-6, 7-9, 10 and more
@@ -150,13 +151,12 @@ def suffix(
       distinct: tokens within which any two rows differ: 1 for rows that all begin with another token.
 
     Raises:
-      ValueError: a size is below 1, `shortest` is above `longest`, or `rows` above `window`; a negative or not
-        finite factor.
+      ValueError: a size is no integer or below 1, `shortest` is above `longest`, or `rows` above `window`; a negative
+        or not finite factor.
     """
-    sizes = {"width": width, "rows": rows, "distinct": distinct, "longest": longest, "shortest": shortest}
-    for name, value in (sizes | {"window": window}).items():
-        if value < 1:
-            raise ValueError(f"{name}={value} is below 1; suffix needs at least one")
+    width, rows, longest, shortest, window, distinct = sizes(
+        "suffix", width=width, rows=rows, longest=longest, shortest=shortest, window=window, distinct=distinct
+    )
     if shortest > longest:
         raise ValueError(f"shortest={shortest} is above longest={longest}, so no match would be proposed")
     if rows > window:

@@ -17,9 +17,11 @@ import jax.numpy as jnp
 from jaxspec.decode.binding import Binding
 from jaxspec.decode.lanes import choose
 from jaxspec.decode.types import Context, Draft, Verdict
+from jaxspec.decode.whole_number import integer
 from jaxspec.drafters.model_tables import model_bigram, prefix_ids
 from jaxspec.drafters.rank_template import Template, checked_template, likeliest_template
 from jaxspec.drafters.ranked_tree import RankedTree, before_root, ranked_tree
+from jaxspec.drafters.sizes import sizes
 from jaxspec.drafters.successors import Successors, find, initial, learned
 
 STARTS = {"bigram": "auto", "newline": "newline", "empty": None}  # and the prefix of the table they read
@@ -145,20 +147,20 @@ def token_recycling(
         successors stand for the token's own wherever the table has them. 0 for the published method.
 
     Raises:
-      ValueError: a size below 1, `pairs` that is neither 0 nor a power of two, a template that is empty, repeats a
-        path, lacks a parent or has ranks outside 0 to `branches` - 1, or an unknown `start` or `updates`.
+      ValueError: a size that is no integer or below 1, `pairs` that is neither 0 nor a power of two, a template that
+        is empty, repeats a path, lacks a parent or has ranks outside 0 to `branches` - 1, or an unknown `start` or
+        `updates`.
     """
-    if branches < 1:
-        raise ValueError(f"branches={branches} is below 1; every token needs room for one successor")
+    (branches,) = sizes("token_recycling", branches=branches)
     if start not in STARTS:
         raise ValueError(f"start={start!r} is not one of {', '.join(STARTS)}")
     if updates not in UPDATES:
         raise ValueError(f"updates={updates!r} is not one of {', '.join(UPDATES)}")
+    pairs = integer("pairs", pairs)
     if pairs < 0 or pairs & (pairs - 1):
         raise ValueError(f"pairs={pairs} is neither 0 nor a power of two; take {1 << max(pairs, 1).bit_length()} or 0")
     if template is None:
-        if nodes < 1:
-            raise ValueError(f"nodes={nodes} is below 1; the tree needs at least one node")
+        (nodes,) = sizes("token_recycling", nodes=nodes)
         paths = likeliest_template(nodes, branches)
     else:
         paths = checked_template(template, branches)

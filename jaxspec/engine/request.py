@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxspec.decode.sampling import SamplingFlags, flags_of, validate
+from jaxspec.decode.whole_number import integer
 from jaxspec.models.language_model import LanguageModel
 
 INTEGERS = ("max_new_tokens", "top_k", "seed", "max_draft")  # fields of `Request`; the other settings are numbers
@@ -89,18 +90,6 @@ def _setting(name: str, value: Any) -> Any:
         raise ValueError(f"{name}={value!r} is not a number") from None
 
 
-def integer(name: str, value: Any) -> int:
-    """`value` as an integer, of NumPy or JAX too.
-
-    Raises:
-      ValueError: it is none; a fraction is not rounded.
-    """
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name}={value!r} is not an integer; give a whole number") from None
-
-
 def flags_of_requests(requests: Sequence[Request], *, banned: bool = False) -> SamplingFlags:
     """What has to be compiled in for these requests, and for bans if there are any."""
     return flags_of(
@@ -138,6 +127,8 @@ def encode_prompts(lm: LanguageModel, prompts: Sequence[str | Sequence[int]], *,
 
 
 def _ids(prompt: Any, index: int) -> tuple[int, ...]:
+    if isinstance(prompt, bytes | bytearray):
+        raise ValueError(f"prompt {index} is {prompt!r}, neither text nor token ids; decode it, as in prompt.decode()")
     listed = prompt.tolist() if hasattr(prompt, "tolist") else prompt
     if not isinstance(listed, Iterable):
         raise ValueError(f"prompt {index} is {prompt!r}; give a text, or a sequence of token ids")

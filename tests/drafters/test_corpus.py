@@ -170,9 +170,12 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, content: bytes, message
         corpus(path=str(path)).prepare(toy_model(0))
 
 
-def test_a_missing_file_is_named(tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match="nothing.txt does not exist"):
-        corpus(path=str(tmp_path / "nothing.txt")).prepare(toy_model(0))
+def test_a_missing_file_is_named_before_there_is_a_model(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing.txt does not exist or is no file; give the path of one"):
+        corpus(path=str(tmp_path / "nothing.txt"))
+    (tmp_path / "texts.jsonl").write_text("[1, 2")
+    with pytest.raises(ValueError, match="line 1 is not JSON"):
+        corpus(path=str(tmp_path / "texts.jsonl"))
 
 
 def test_impossible_settings_are_refused() -> None:

@@ -173,6 +173,14 @@ def test_the_width_with_the_most_tokens_a_second(gain: list[float], seconds: lis
     assert widths[int(chosen)] == width
 
 
+def test_a_prior_in_lists_is_kept_as_tuples() -> None:
+    """A drafter is a static argument, and is hashed with all it holds."""
+    listed = [[[[0.5]]], [[[0.5, np.float32(0.25)]], [[0.5], [0.75]]]]
+    mixed = drafters.mix(*PARTS[:2], budget=4, prior=listed)
+    same = drafters.mix(*PARTS[:2], budget=4, prior=((((0.5,),),), (((0.5, 0.25),), ((0.5,), (0.75,)))))
+    assert mixed == same and hash(mixed) == hash(same) and repr(mixed) == repr(same)
+
+
 def test_costs_are_measured_once_and_kept(tmp_path, monkeypatch) -> None:
     from jaxspec.engine import cost
     from jaxspec.engine.job import build_job

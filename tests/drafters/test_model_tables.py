@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_transformer import small_transformer
+from toy_model import toy_model
 
 import jaxspec
 from jaxspec.drafters import model_tables
@@ -50,6 +51,20 @@ def test_a_table_is_built_once(tmp_path, monkeypatch) -> None:
     np.testing.assert_array_equal(more[:, :3], first)
 
 
+def test_jobs_read_their_table_once_and_compile_nothing_for_it(tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setenv("JAXSPEC_CACHE", str(tmp_path))
+    lm, drafter, read, load = toy_model(0), ngrammys(3, 2), [], np.load
+    table = drafter.prepare(lm)  # of another process, as it were
+    monkeypatch.setattr(np, "load", lambda path, **options: read.append(path) or load(path, **options))
+    first = jaxspec.generate(lm, [[1, 2, 3]], drafter=drafter, max_new_tokens=4)
+    assert len(read) == 1
+    with jax.log_compiles():
+        again = jaxspec.generate(lm, [[1, 2, 3]], drafter=drafter, max_new_tokens=4)
+    assert len(read) == 1 and again.ids == first.ids
+    assert not [message for message in caplog.messages if "Compiling" in message]
+    jax.tree.map(np.testing.assert_array_equal, drafter.prepare(lm), table)
+
+
 def test_a_wider_table_replaces_a_narrow_one(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(model_tables, "KEPT", 2)
     narrow = model_tables.model_bigram(small_transformer(), 2, folder=tmp_path)
@@ -79,12 +94,22 @@ def test_other_weights_have_other_tables(tmp_path) -> None:
 def test_a_kept_table_of_other_weights_is_refused_and_not_overwritten(tmp_path) -> None:
     lm = small_transformer()
     model_tables.model_bigram(lm, 3, folder=tmp_path)
+    model_tables.model_bigram(lm, 3, folder=tmp_path)  # read, and in memory from now on
     (path,) = tmp_path.glob("*.npz")
     np.savez(path, table=np.zeros((17, 17), np.int32), weights=np.array("0" * 64))
     kept = path.read_bytes()
     with pytest.raises(ValueError, match="built for other weights"):
         model_tables.model_bigram(lm, 3, folder=tmp_path)
     assert path.read_bytes() == kept
+
+
+def test_a_hash_of_weights_leaves_no_copies_of_them() -> None:
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    mesh = jax.make_mesh((4,), ("part",))
+    spread = jax.device_put(values, jax.NamedSharding(mesh, jax.P("part")))
+    models = [dataclasses.replace(small_transformer(), params={"kernel": kernel}) for kernel in (values, spread)]
+    assert model_tables.fingerprint(models[0]) == model_tables.fingerprint(models[1])
+    assert spread._npy_value is None  # where an array keeps what was read of it, and was not in one piece before
 
 
 def test_a_place_that_cannot_be_written_costs_one_reading_of_the_model(tmp_path, monkeypatch) -> None:

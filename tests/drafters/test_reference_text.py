@@ -221,11 +221,31 @@ def test_hashes_depend_on_the_prompt_alone() -> None:
         ({"references": [1], "width": 0}, "width=0 is below 1"),
         ({"references": [1], "query": 0}, "query=0 is below 1"),
         ({"references": [1], "reach": -1}, "reach=-1 is below 0"),
+        ({"references": [1], "width": 2.5}, "width=2.5 is not an integer"),
+        ({"references": [1.9, 2]}, "reference 0 holds 1.9, which is no token id"),
+        ({"references": np.array([1.0])}, "reference 0 holds 1.0, which is no token id"),
+        ({"references": [[1], [[2]]], "prompts": [[1], [2]]}, r"reference 1 holds \[2\], which is no token id"),
+        ({"references": [[1]], "prompts": [[1.5]]}, "prompt 0 of the references holds 1.5"),
+        ({"references": b"text"}, "reference 0 is b'text'; give a text, or a sequence"),
+        ({"references": 5}, "reference 0 is 5; give a text, or a sequence"),
+        ({"references": jnp.array(5)}, "reference 0 is 5; give a text, or a sequence"),
+        ({"references": [[1], None], "prompts": [[1], [2]]}, "reference 1 is None"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         reference_text(**arguments)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [jnp.array([3, 1, 4]), np.array([3, 1, 4]), [jnp.int32(3), np.int64(1), 4], (3, 1, 4), [jnp.array([3, 1, 4])]],
+    ids=lambda ids: f"{type(ids).__name__} of {type(ids[0]).__name__}",
+)
+def test_ids_come_as_lists_or_arrays(ids: Any) -> None:
+    assert reference_text(ids).references == reference_text([3, 1, 4]).references == ((3, 1, 4),)
+    each = reference_text(jnp.array([[3, 1], [4, 1]]), [np.array([2]), "two"])
+    assert each.references == ((3, 1), (4, 1)) and each.prompts == ((2,), "two")
 
 
 def test_references_of_another_vocabulary_are_refused() -> None:
