@@ -121,6 +121,7 @@ def context_of(state: LoopState) -> Context:
         seed=requests.sampling.seed[row],
         live=state.row < rows,
         sampling=sampling_of(state),
+        max_draft=requests.max_draft[row],
     )
 
 

@@ -27,6 +27,7 @@ class Context(NamedTuple):
       banned: (V,) bool ids the target never says; None outside `propose` and `observe`.
       step_seconds: (number of widths,) float32 what a whole step takes at each of the drafter's widths; None outside
         `propose` and `observe`.
+      max_draft: (B,) int32 depth at which drafts are cut, whatever is proposed below; None where they never are.
     """
 
     tokens: jax.Array
@@ -37,6 +38,7 @@ class Context(NamedTuple):
     sampling: Sampling | None = None
     banned: jax.Array | None = None
     step_seconds: jax.Array | None = None
+    max_draft: jax.Array | None = None
 
     @property
     def root(self) -> jax.Array:

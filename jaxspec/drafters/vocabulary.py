@@ -8,6 +8,7 @@ V vocabulary of the target.
 """
 
 import dataclasses
+import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -99,21 +100,36 @@ def _closest(token: Token, found: dict[Token, int]) -> int:
 def translate(target: Any, draft: Any, *, shared: bool = False) -> Translation | None:
     """The translation from the ids of `target` to those of `draft`, both language models; None if all ids agree.
 
+    Two models of bare ids are told by the number of these, the only thing there is. Two models are compared once.
+
     Args:
       target, draft: models, of which configuration, tokenizer and name are read.
       shared: let vocabularies differ, and draft in the tokens both know.
 
     Raises:
-      ValueError: the vocabularies differ, the message counts the ids and shows some; or `draft` is a scoring model.
+      ValueError: the vocabularies differ, the message counts the ids and shows some; only one model has a tokenizer;
+        or `draft` is a scoring model.
     """
     check_writes(draft, "draft model")
-    if target.tokenizer is None or draft.tokenizer is None:
-        if target.config.vocabulary != draft.config.vocabulary:
-            raise ValueError(
-                f"{target.name} has {target.config.vocabulary} ids and {draft.name} {draft.config.vocabulary}, and "
-                "without both tokenizers nobody can tell which agree; load both models with their tokenizers"
-            )
+    sizes = target.config.vocabulary, draft.config.vocabulary
+    if target.tokenizer is draft.tokenizer and sizes[0] == sizes[1]:
         return None
+    if target.tokenizer is None or draft.tokenizer is None:
+        bare = target if target.tokenizer is None else draft
+        either = target.tokenizer is not None or draft.tokenizer is not None
+        way_out = f", or give {bare.name} the other's with dataclasses.replace if you know that all ids agree"
+        raise ValueError(
+            f"{target.name} has {sizes[0]} ids and {draft.name} {sizes[1]}, and without both tokenizers nobody can "
+            f"tell which agree; load both models with their tokenizers{way_out if either else ''}"
+        )
+    known = _translations.setdefault(target, weakref.WeakKeyDictionary()).setdefault(draft, {})
+    if shared not in known:
+        known[shared] = _by_token(target, draft, shared)
+    return known[shared]
+
+
+def _by_token(target: Any, draft: Any, shared: bool) -> Translation | None:
+    """`translate` for models that both have a tokenizer."""
     target_tokens = tokens_of(target.tokenizer, target.config.vocabulary)
     draft_tokens = tokens_of(draft.tokenizer, draft.config.vocabulary)
     agreement = compare(target_tokens, draft_tokens)
@@ -129,3 +145,6 @@ def translate(target: Any, draft: Any, *, shared: bool = False) -> Translation |
     if not translation.common.any():
         raise ValueError(f"{difference}; no token is shared, so the one cannot draft for the other")
     return translation
+
+
+_translations: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # by target, draft and `shared`

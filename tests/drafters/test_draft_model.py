@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_transformer import small_transformer
-from toy_model import greedy_continuation, toy_model
+from toy_model import ToyModelFn, greedy_continuation, toy_model
 
 import jaxspec
 from jaxspec.decode.acceptance import Drawing
@@ -18,7 +19,8 @@ from jaxspec.decode.types import Context
 from jaxspec.drafters.context_ngram import context_ngram
 from jaxspec.drafters.draft_model import AUTO, DraftModel, draft_model
 from jaxspec.drafters.draft_model.confidence import CLASSES
-from jaxspec.drafters.draft_model.levels import LevelRules
+from jaxspec.drafters.draft_model.length import longer_pays
+from jaxspec.drafters.draft_model.levels import LevelRules, nothing_drafted
 from jaxspec.drafters.draft_model.reading import DraftModelParams, read_text
 from jaxspec.drafters.draft_model.rounds import draft_in_rounds
 from jaxspec.drafters.mix import mix
@@ -314,7 +316,7 @@ def test_a_drafted_draft_takes_fewer_passes() -> None:
     tokens = jnp.asarray([list(range(7)) * 3 + [0] * 43], jnp.int32)
     context = Context(tokens, *(jnp.full((1,), n) for n in (21, 21)), jnp.zeros((1,), jnp.uint32), jnp.ones((1,), bool))
     context = context._replace(sampling=plain_sampling(1), banned=jnp.zeros((7,), bool))
-    rules = LevelRules(lm.model, SamplingFlags(), Drawing.BEST, CLASSES, 0.0)
+    rules = LevelRules(lm.model, SamplingFlags(), Drawing.BEST, CLASSES, room=64, stop_below=0.0)
     cache = init_cache(lm.config, 1, 64, jnp.float32)
     weights = DraftModelParams(lm.params, None)
     cache = read_text(lm.model, weights, cache, context, 64)
@@ -324,6 +326,80 @@ def test_a_drafted_draft_takes_fewer_passes() -> None:
     assert found.drafting.step == 2 and found.done.tolist() == [8]
     assert found.drafting.cache.length.tolist() == [21 + 8 - 1]
     np.testing.assert_allclose(found.drafting.gain[0, :, 0], 0.5 ** np.arange(1, 9))
+
+
+class Counted(ToyModelFn):
+    """Notes how many tokens of a lane every pass reads."""
+
+    passes: list[int] = []
+
+    def __call__(self, params, block, cache, *, with_logits=True):
+        width = block.ids.shape[1]
+        jax.debug.callback(lambda: Counted.passes.append(width))
+        return super().__call__(params, block, cache, with_logits=with_logits)
+
+
+def counted_run(drafter: DraftModel, requests: list[Request]) -> tuple[list[Progress], list[int]]:
+    """Requests drafted for on one lane, with a model that is `Counted`, and its passes."""
+    assert drafter.model == Counted(7, 2)
+    job = build_job(TARGET, requests, drafter, lanes=1, cache=128)
+    Counted.passes.clear()
+    done = run(job, requests)[0]
+    jax.effects_barrier()
+    assert [item.ids.tolist() for item in done] == [greedy_continuation(TARGET, r.ids, NEW) for r in requests]
+    return done, list(Counted.passes)
+
+
+def asking(prompts: list[list[int]], *max_draft: int | None) -> list[Request]:
+    return [Request(tuple(p), NEW, max_draft=depth) for p, depth in zip(prompts, max_draft, strict=True)]
+
+
+COUNTED = dataclasses.replace(TARGET, model=Counted(7, 2))
+SHORT = dataclasses.replace(COUNTED, config=dataclasses.replace(TARGET.config, context=32))
+
+
+EVERY_WAY = [
+    dict(length=3),
+    *(pytest.param(d, marks=pytest.mark.slow) for d in (dict(length="auto"), dict(length=3, drafter=context_ngram(2)))),
+]
+
+
+@pytest.mark.parametrize("settings", EVERY_WAY)
+def test_a_request_that_wants_no_draft_costs_no_pass(settings: dict) -> None:
+    """Nor does a longer draft than requests want; and the next on the same lane is drafted for from its beginning."""
+    drafter = draft_model(COUNTED, **settings)
+    done, passes = counted_run(drafter, asking(random_prompts(3), 0, 0, 0))
+    assert passes == [] and all(item.statistics.drafted.sum() == 0 for item in done)
+    done, passes = counted_run(drafter, asking(random_prompts(4), 0, 1, 0, None))
+    calls = [int(item.statistics.target_calls) for item in done]
+    assert calls[:3] == [NEW, NEW // 2, NEW]
+    if settings == dict(length=3):
+        assert calls[3] == NEW // 4 and calls[1] + calls[3] == passes.count(2) and passes.count(1) == 2 * calls[3]
+
+
+def test_lanes_that_want_no_draft_promise_nothing_of_one() -> None:
+    """One lane's hope does not pay for a draft; that of four does."""
+    rules = LevelRules(TARGET.model, SamplingFlags(), Drawing.BEST, CLASSES, room=64, stop_below=0.0)
+    cache, ahead = init_cache(TARGET.config, 4, 64, jnp.float32), jnp.full((2, 1), 0.6)
+    for length, max_draft, pays in ((9, [2] * 4, True), (9, [0, 0, 0, 2], False), (64, [2] * 4, False)):
+        lanes, seconds = jnp.full((4,), length), jnp.asarray([1.0, 1.3, np.inf])
+        context = Context(jnp.zeros((4, 128), jnp.int32), lanes, lanes, lanes.astype(jnp.uint32), lanes > 0)
+        context = context._replace(step_seconds=seconds, max_draft=jnp.asarray(max_draft))
+        nothing = nothing_drafted(rules, cache, context, ahead, 7)
+        assert longer_pays((0, 1, 2), Drawing.BEST, ahead, context, nothing) == pays
+
+
+@pytest.mark.parametrize("settings", EVERY_WAY)
+def test_a_draft_model_stops_where_its_own_context_ends(settings: dict) -> None:
+    drafter = draft_model(SHORT, **settings)
+    prompt, long = (np.random.default_rng(1).integers(0, 7, size).tolist() for size in (22, 40))
+    done, passes = counted_run(drafter, asking([prompt, long], None, None))
+    assert passes and done[1].statistics.drafted.sum() == 0
+    if settings["length"] == 3:  # 22, 26, 30, and two tokens more that have room
+        assert done[0].statistics.drafted.sum() == 3 + 3 + 2
+        assert done[0].statistics.target_calls == 3 + (22 + NEW - 33)
+    _, passes = counted_run(drafter, asking([long], None))
+    assert passes == []
 
 
 @pytest.mark.parametrize("length", [4, "auto"])
@@ -359,10 +435,20 @@ def test_equal_models_share_a_program_and_weights_are_data() -> None:
     assert isinstance(bound, DraftModel) and bound.lm is None  # or the program would keep the weights alive
 
 
+@pytest.mark.parametrize("where", [str, pathlib.Path])
+def test_a_draft_model_is_named_as_to_load(where, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("jaxspec.engine.load.load", lambda source: dataclasses.replace(TARGET, name=source))
+    assert draft_model(where(tmp_path)).lm.name == where(tmp_path)
+    assert draft_model(TARGET, np.int64(3)) == draft_model(TARGET, "3") == draft_model(TARGET, 3)
+
+
 def test_bad_settings_are_refused_by_name() -> None:
     for settings, message in (
         (dict(length=0), "length=0"),
         (dict(length="long"), "length='long'"),
+        (dict(length=2.7), "length=2.7 is neither a whole number of tokens nor auto"),
+        (dict(length=None), "length=None is neither"),
+        (dict(branches=2.0), "branches=2.0 is not an integer"),
         (dict(stop_below=1.0), "stop_below=1.0"),
         (dict(branches=2, branch_below=0.0), "branch_below=0.0 is not above 0"),
         (dict(branches=0), "branches=0"),
@@ -373,6 +459,9 @@ def test_bad_settings_are_refused_by_name() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             draft_model(TARGET, **settings)
+    for lm in (None, TARGET.params):
+        with pytest.raises(ValueError, match="is neither a language model nor what jaxspec.load takes"):
+            draft_model(lm)
     with pytest.raises(ValueError, match="branches=8"):
         jaxspec.generate(TARGET, [[1]], drafter=draft_model(TARGET, branches=8))
     with pytest.raises(ValueError, match="acceptance='exact' is not one of greedy, coupled, rejection, typical"):

@@ -1,6 +1,8 @@
 """Vocabularies are compared by what ids stand for; drafts cross from one to another."""
 
 import dataclasses
+import gc
+import weakref
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -81,12 +83,64 @@ def test_unlike_vocabularies_of_one_size_are_refused_with_numbers_and_examples()
         translate(target, draft)
     with pytest.raises(ValueError, match="no token is shared"):
         translate(target, model_of([b"1", b"2", b"3"], 3), shared=True)
-    with pytest.raises(ValueError, match="without both tokenizers"):
-        translate(target, model_of(None, 7))
-    assert translate(target, model_of(None, 6)) is None
     assert translate(target, model_of(WORDS, 6)) is None
     with pytest.raises(ValueError, match="2 ids"):
         jaxspec.generate(target, [[1]], drafter=draft_model(draft), max_new_tokens=2)
+
+
+def test_what_ids_stand_for_is_known_of_both_models_or_of_none() -> None:
+    bare, named = model_of(None, 6, name="bare"), model_of(WORDS, 6, name="named")
+    for target, draft in ((named, bare), (bare, named)):
+        for shared in (False, True):
+            with pytest.raises(ValueError, match="load both models with their tokenizers, or give bare the other's"):
+                translate(target, draft, shared=shared)
+    assert translate(named, dataclasses.replace(bare, tokenizer=named.tokenizer)) is None
+    assert translate(bare, model_of(None, 6)) is None
+    with pytest.raises(ValueError, match="bare has 6 ids and toy 7, .*; load both models with their tokenizers$"):
+        translate(bare, model_of(None, 7))
+
+
+class CountedWords(Words):
+    """Counts how often it is asked for its tokens; it has no hash, as tokenizers need not."""
+
+    asked = 0
+    __hash__ = None
+
+    def token_bytes(self) -> list[bytes]:
+        CountedWords.asked += 1
+        return super().token_bytes()
+
+
+def test_two_models_are_compared_once(monkeypatch) -> None:
+    def counted(words: Sequence[Token], size: int) -> jaxspec.LanguageModel:
+        return dataclasses.replace(model_of(words, size), tokenizer=CountedWords(tuple(words)))
+
+    monkeypatch.setattr(CountedWords, "asked", 0)
+    target = counted(WORDS, 6)
+    assert translate(target, dataclasses.replace(target, name="copy")) is None and CountedWords.asked == 0
+    same, padded, other = counted(WORDS, 6), counted(WORDS, 8), counted(WORDS[:4], 4)
+    found = {}
+    for _ in range(3):
+        for draft in (same, padded, other):
+            translation = translate(target, draft)
+            assert found.setdefault(draft, translation) is translation
+    assert CountedWords.asked == 2 * 3
+    assert (
+        found[same] is None and found[padded].common.all() and found[other].common.tolist() == [True] * 4 + [False] * 2
+    )
+    swapped = counted([b"b", b"a", *WORDS[2:]], 6)
+    assert translate(target, swapped, shared=True).draft_id.tolist() == [1, 0, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="2 ids stand for different tokens"):
+        translate(target, swapped)
+
+
+def test_models_are_not_kept_for_their_comparison() -> None:
+    target, draft = model_of(WORDS, 6), model_of(WORDS, 8)
+    translate(target, draft)
+    gone = weakref.ref(target), weakref.ref(draft)
+    del target, draft
+    gc.collect()
+    assert [kept() for kept in gone] == [None, None]
 
 
 @pytest.mark.parametrize("case", ["padded draft", "padded target", "renamed"])

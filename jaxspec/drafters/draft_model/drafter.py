@@ -15,7 +15,14 @@ from jaxspec.decode.binding import Binding
 from jaxspec.decode.types import Context, Draft, Verdict
 from jaxspec.drafters.draft_model.confidence import CLASSES, first_rates, learned_rates, rate_ahead, row_came_true
 from jaxspec.drafters.draft_model.length import longer_pays
-from jaxspec.drafters.draft_model.levels import Drafting, LevelRules, as_draft, next_level, nothing_drafted
+from jaxspec.drafters.draft_model.levels import (
+    Drafting,
+    LevelRules,
+    as_draft,
+    levels_allowed,
+    next_level,
+    nothing_drafted,
+)
 from jaxspec.drafters.draft_model.reading import BLOCK, DraftModelParams, read_text
 from jaxspec.drafters.draft_model.rounds import Inner, draft_in_rounds
 from jaxspec.drafters.rates import Rates
@@ -155,14 +162,16 @@ class DraftModel:
     ) -> tuple[Draft, DraftModelState]:
         binding, drawing = self._bound(), self.drawing
         assert self.model is not None
-        rules = LevelRules(self.model, binding.flags, drawing, self.classes, self.stop_below, self.branch_below)
+        cache = state.cache
+        rules = LevelRules(
+            self.model, binding.flags, drawing, self.classes, self._room(cache), self.stop_below, self.branch_below
+        )
         rate, ahead = state.rates.mean, rate_ahead(state.rates, self.depth)
         chooses = len(self.lengths) > 1 and binding.alone and context.step_seconds is not None
         # A lane that drafts every time lacks no more than a block holds. It may lack all that other drafters got
         # right, or that the target said while drafting did not pay.
-        cache = state.cache
         if chooses:
-            nothing = nothing_drafted(drawing, cache, context, ahead, binding.vocabulary)
+            nothing = nothing_drafted(rules, cache, context, ahead, binding.vocabulary)
             pays = longer_pays(self.widths, drawing, ahead, context, nothing)
             cache = self._read(params, cache, context._replace(live=context.live & pays))
         elif not binding.alone:
@@ -172,7 +181,7 @@ class DraftModel:
                 rules, self.inner, params, rate, ahead, cache, context, binding.vocabulary
             ).drafting
             return as_draft(drafting), self._remember(state, drafting)
-        drafting = nothing_drafted(drawing, cache, context, ahead, binding.vocabulary)
+        drafting = nothing_drafted(rules, cache, context, ahead, binding.vocabulary)
 
         def first(drafting: Drafting) -> Drafting:
             return next_level(rules, params, rate, context, drafting, width=BLOCK)
@@ -184,11 +193,8 @@ class DraftModel:
             unfinished = (drafting.step < self.depth) & jnp.any(drafting.going)
             return unfinished & longer_pays(self.widths, drawing, ahead, context, drafting) if chooses else unfinished
 
-        if len(self.lengths) == 1 and self.stop_below == 0:
-            drafting = jax.lax.fori_loop(1, self.depth, lambda _, drafting: another(drafting), first(drafting))
-        else:
-            drafting = jax.lax.while_loop(lambda begun: (begun.step == 0) & goes_on(begun), first, drafting)
-            drafting = jax.lax.while_loop(goes_on, another, drafting)
+        drafting = jax.lax.while_loop(lambda begun: (begun.step == 0) & goes_on(begun), first, drafting)
+        drafting = jax.lax.while_loop(goes_on, another, drafting)
         return as_draft(drafting), self._remember(state, drafting)
 
     def _remember(self, state: DraftModelState, drafting: Drafting) -> DraftModelState:
@@ -217,8 +223,15 @@ class DraftModel:
         assert self.binding is not None, "the drafter must be bound to a job, as `build_job` does"
         return self.binding
 
+    def _room(self, cache: kv_cache.KVCache) -> int:
+        """Tokens a text may have, with its draft: no more than the target's cache holds, or the draft model knows."""
+        assert self.config is not None, "completed by of_target"
+        return min(cache.slots, self.config.context)
+
     def _read(self, params: DraftModelParams, cache: kv_cache.KVCache, context: Context) -> kv_cache.KVCache:
+        """`cache` with the texts that are drafted for."""
         assert self.model is not None
+        context = context._replace(live=context.live & (levels_allowed(context, self._room(cache)) > 0))
         return read_text(self.model, params, cache, context, self._bound().prefill_width)
 
 

@@ -1,8 +1,10 @@
 """The draft model drafter from its settings."""
 
 import dataclasses
+from pathlib import Path
 
 from jaxspec.decode.types import Drafter
+from jaxspec.decode.whole_number import integer
 from jaxspec.drafters.chain import OneChain
 from jaxspec.drafters.draft_model.drafter import DraftModel
 from jaxspec.drafters.stateless import Stateless
@@ -13,7 +15,7 @@ AUTO = (0, 1, 2, 4, 8)  # lengths the loop chooses among
 
 
 def draft_model(
-    lm: LanguageModel | str,
+    lm: LanguageModel | str | Path,
     length: str | int = 4,
     *,
     stop_below: float = 0.0,
@@ -39,20 +41,15 @@ def draft_model(
         one branch.
 
     Raises:
-      ValueError: a setting is out of range, `drafter` is not of that kind or not with those settings, or, once the
-        target is known, the vocabularies differ.
+      ValueError: `lm` is no model, a setting is out of range, `drafter` is not of that kind or not with those settings,
+        or, once the target is known, the vocabularies differ.
     """
-    if length == "auto":
-        lengths = AUTO
-    else:
-        try:
-            lengths = (int(length),)
-        except ValueError:
-            raise ValueError(f"length={length!r} is neither a number of tokens nor auto") from None
-    if lengths[-1] < 1:
-        raise ValueError(f"length={length} is below 1; a draft has at least one token")
+    if not isinstance(lm, LanguageModel | str | Path):
+        raise ValueError(f"lm={lm!r} is neither a language model nor what jaxspec.load takes; give one of these")
+    lengths = _lengths(length)
     if not 0 <= stop_below < 1:
         raise ValueError(f"stop_below={stop_below} is not from 0 (never) to below 1; it is a probability")
+    branches = integer("branches", branches)
     if branches < 1:
         raise ValueError(f"branches={branches} is below 1; every step proposes at least one token")
     if not 0 < branch_below <= 1:
@@ -83,8 +80,21 @@ def draft_model(
     )
     if isinstance(lm, str) and lm.startswith(SELF):
         return dataclasses.replace(model, of_itself=lm.removeprefix(SELF))
-    if isinstance(lm, str):
+    if not isinstance(lm, LanguageModel):
         from jaxspec.engine.load import load  # models and file formats, which other drafters do not need
 
         lm = load(lm)
     return model.of_model(lm)
+
+
+def _lengths(length: str | int) -> tuple[int, ...]:
+    """What lengths a draft may have, ascending."""
+    if length == "auto":
+        return AUTO
+    try:
+        tokens = int(length) if isinstance(length, str) else integer("length", length)
+    except ValueError:
+        raise ValueError(f"length={length!r} is neither a whole number of tokens nor auto") from None
+    if tokens < 1:
+        raise ValueError(f"length={length} is below 1; a draft has at least one token")
+    return (tokens,)

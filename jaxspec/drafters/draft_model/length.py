@@ -27,9 +27,11 @@ def longer_pays(
     live = context.live.astype(jnp.float32)
     depth = jnp.arange(ahead.shape[0], dtype=jnp.int32)
     # Own draws are counted on from the start: what they turned out to be must not decide whether they stay.
-    step = jnp.int32(0) if drawing == Drawing.OWN else drafting.step
+    own = drawing == Drawing.OWN
+    step = jnp.int32(0) if own else drafting.step
+    going = live if own else drafting.going.astype(jnp.float32)
     last = drafting.gain[:, jnp.maximum(step - 1, 0), 0]
-    reach = jnp.sum(live * jnp.where(step == 0, 1.0, last))
+    reach = jnp.sum(going * jnp.where(step == 0, 1.0, last))
     known = jnp.sum(live[:, None, None] * drafting.gain, axis=0)  # (D, R)
     hoped = reach * ahead[jnp.maximum(depth - step, 0)]
     worth = jnp.where((depth < step)[:, None], known, hoped).reshape(-1)

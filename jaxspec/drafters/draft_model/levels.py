@@ -27,6 +27,7 @@ class LevelRules(NamedTuple):
       flags: which transforms its logits go through.
       drawing: whether it draws.
       classes: E.
+      room: tokens a text may have, with its draft: as many as the draft model's cache holds and its own context has.
       stop_below: a lane drafts no further where its most probable token has less than this probability; 0 never.
       branch_below: branches stand only where the most probable token has less than this probability; 1 everywhere.
     """
@@ -35,6 +36,7 @@ class LevelRules(NamedTuple):
     flags: SamplingFlags
     drawing: Drawing
     classes: int
+    room: int
     stop_below: float
     branch_below: float = 1.0
 
@@ -65,25 +67,31 @@ class Drafting(NamedTuple):
     log_q: jax.Array | None
 
 
+def levels_allowed(context: Context, room: int) -> jax.Array:
+    """(B,) int32 levels a lane may draft, if any: as deep as its request allows, and as far as there is `room`."""
+    left = room - context.length
+    return left if context.max_draft is None else jnp.minimum(left, context.max_draft)
+
+
 def nothing_drafted(
-    drawing: Drawing, cache: kv_cache.KVCache, context: Context, ahead: jax.Array, vocabulary: int
+    rules: LevelRules, cache: kv_cache.KVCache, context: Context, ahead: jax.Array, vocabulary: int
 ) -> Drafting:
     """Before the first level.
 
     Args:
-      drawing: the nodes of the model's own draws promise `ahead` whatever they turn out to be.
+      rules: static facts. The nodes of the model's own draws promise `ahead` whatever they turn out to be.
       cache: of the draft model.
       context: the texts.
       ahead: (D, R) float32 `confidence.rate_ahead`.
       vocabulary: V.
     """
-    own = drawing == Drawing.OWN
+    own = rules.drawing == Drawing.OWN
     shape = (context.length.shape[0], *ahead.shape)
     return Drafting(
         step=jnp.int32(0),
         cache=cache,
         text=context.tokens,
-        going=context.live,
+        going=context.live & (levels_allowed(context, rules.room) > 0),
         ids=jnp.zeros(shape, jnp.int32),
         valid=jnp.zeros(shape, bool),
         kind=jnp.zeros(shape[:2], jnp.int32),
@@ -124,7 +132,7 @@ def next_level(
     )
     best = jnp.max(processed, axis=1)
     # An entry stays if its logits are numbers, which also shows XLA that the writes come after all reads.
-    going = drafting.going & jnp.isfinite(best) & (end < cache.slots)
+    going = drafting.going & jnp.isfinite(best)
     cache = kv_cache.append(cache, output.keys, output.values, jnp.where(going, unread, 0))
     log_total = jax.nn.logsumexp(processed, axis=-1)
     if rules.stop_below > 0:
@@ -143,7 +151,7 @@ def next_level(
         step=step + 1,
         cache=cache,
         text=text.at[lane, end].set(proposed[:, 0], mode="drop"),
-        going=going,
+        going=going & (step + 1 < levels_allowed(context, rules.room)),
         ids=drafting.ids.at[:, step].set(proposed),
         valid=drafting.valid.at[:, step].set(valid),
         kind=drafting.kind.at[:, step].set(kind),

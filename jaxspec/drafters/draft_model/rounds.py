@@ -15,7 +15,7 @@ from jaxspec.decode.acceptance import Drawing
 from jaxspec.decode.types import Context, Draft
 from jaxspec.drafters.draft_model.choice import choose_tokens, process
 from jaxspec.drafters.draft_model.confidence import class_of
-from jaxspec.drafters.draft_model.levels import Drafting, LevelRules, nothing_drafted
+from jaxspec.drafters.draft_model.levels import Drafting, LevelRules, levels_allowed, nothing_drafted
 from jaxspec.drafters.draft_model.reading import BLOCK, DraftModelParams, translated
 from jaxspec.models import cache as kv_cache
 from jaxspec.models.model_fn import chain_block
@@ -72,11 +72,10 @@ def draft_in_rounds(
       context: the texts.
       vocabulary: V.
     """
-    depth = ahead.shape[0]
-    begun = Rounds(nothing_drafted(rules.drawing, cache, context, ahead, vocabulary), jnp.zeros_like(context.length))
+    begun = Rounds(nothing_drafted(rules, cache, context, ahead, vocabulary), jnp.zeros_like(context.length))
 
     def unfinished(rounds: Rounds) -> jax.Array:
-        return jnp.any(rounds.drafting.going & (rounds.done < depth))
+        return jnp.any(rounds.drafting.going)
 
     rounds = jax.lax.while_loop(unfinished, lambda r: _one_round(rules, inner, params, context, r), begun)
     drafting = rounds.drafting
@@ -92,7 +91,7 @@ def _one_round(rules: LevelRules, inner: Inner, params: DraftModelParams, contex
     lane = jnp.arange(done.shape[0])[:, None]
     offset = jnp.arange(width + 1, dtype=jnp.int32)
     end = context.length + done  # where the next token to propose will stand
-    going = drafting.going & (done < depth)
+    going = drafting.going
     draft, _ = inner.propose((), (), context._replace(tokens=drafting.text, length=end, live=going))
     place = end[:, None] + offset
     text = drafting.text.at[lane, place[:, :-1]].set(draft.ids, mode="drop")
@@ -116,7 +115,8 @@ def _one_round(rules: LevelRules, inner: Inner, params: DraftModelParams, contex
     said = jax.vmap(say, in_axes=1, out_axes=1)(logits, place)
     agrees = (said.ids[:, :-1] == draft.ids) & draft.valid & said.known[:, :-1]
     count = 1 + jnp.sum(jnp.cumprod(agrees, axis=1, dtype=jnp.int32), axis=1)
-    count = jnp.minimum(count, jnp.minimum(depth - done, cache.slots - end))
+    most = jnp.minimum(depth, levels_allowed(context, rules.room))
+    count = jnp.minimum(count, most - done)
     new = going[:, None] & (offset < count[:, None])
     # An entry stays if its logits are numbers, which also shows XLA that the writes come after all reads.
     new &= jnp.cumprod(jnp.isfinite(said.best), axis=1, dtype=jnp.int32) > 0
@@ -134,7 +134,7 @@ def _one_round(rules: LevelRules, inner: Inner, params: DraftModelParams, contex
             step=drafting.step + 1,
             cache=kv_cache.append(cache, output.keys, output.values, jnp.where(count > 0, unread + count - 1, 0)),
             text=drafting.text.at[lane, jnp.where(new, place, text.shape[1])].set(said.ids, mode="drop"),
-            going=drafting.going & jnp.where(going, count > 0, True),
+            going=going & (count > 0) & (done + count < most),
             ids=note(drafting.ids, said.ids[:, :, None]),
             valid=note(drafting.valid, said.known[:, :, None]),
             kind=note(drafting.kind, said.kind),
