@@ -1,15 +1,22 @@
 """`load`: from a name, folder, GGUF file or hub id to a model ready to decode."""
 
+import dataclasses
+import functools
+import operator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxspec.models.config import ModelConfig
 from jaxspec.models.language_model import LanguageModel
+from jaxspec.models.model_fn import Params
+from jaxspec.models.quantized_kernel import QuantizedKernel
 from jaxspec.models.self_draft import SELF, self_draft
 from jaxspec.models.transformer import cache_dtype, transformer_fn
-from jaxspec.weights.quantize import parse_quantization
+from jaxspec.weights.parameters import Conversion, parameter_shapes
+from jaxspec.weights.quantize import parse_quantization, quantize_kernel
 from jaxspec.weights.quantize import quantize as quantized
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -29,7 +36,7 @@ def load(
       source: a known name (`smollm2-135m`), a Hugging Face folder, a `.gguf` file, or a hub id.
       dtype: `float32`, `bfloat16`, or `auto`: float32 on CPU, bfloat16 elsewhere.
       quantize: `int8`, `int4` or `int3` kernels, or `int4:group=64`, see `jaxspec.quantize`; None leaves them in
-        `dtype`.
+        `dtype`. Published kernels are quantised as they are read: the device need only hold the quantised model.
       sharding: from a parameter's path and shape to where it lives, `jaxspec.partition(mesh)` for one; or a device
         or sharding for all of them; None for the default device.
       folder: where named models are kept.
@@ -47,18 +54,40 @@ def load(
     from jaxspec.weights.load import read_model  # tokenizers and file formats, which bare arrays do not need
 
     compute = DTYPES[dtype]
+
+    def assembled(config: ModelConfig, params: Params, tokenizer: Any = None) -> LanguageModel:
+        return LanguageModel(
+            config=config,
+            model=transformer_fn(config, compute),
+            params=params,
+            tokenizer=tokenizer,
+            dtype=jnp.dtype(compute),
+            cache_dtype=cache_dtype(compute),
+            name=str(source),
+        )
+
     place = _placement(sharding)
-    config, params, tokenizer = read_model(source, dtype=compute, sharding=place, folder=folder)
-    lm = LanguageModel(
-        config=config,
-        model=transformer_fn(config, compute),
-        params=params,
-        tokenizer=tokenizer,
-        dtype=jnp.dtype(compute),
-        cache_dtype=cache_dtype(compute),
-        name=str(source),
-    )
-    return lm if quantize is None else quantized(lm, quantize)
+    if quantize is None:
+        return assembled(*read_model(source, dtype=compute, sharding=place, folder=folder))
+
+    def conversion(config: ModelConfig) -> Conversion:
+        return _like(quantized(assembled(config, parameter_shapes(config, compute)), quantize).params)
+
+    lm = assembled(*read_model(source, dtype=compute, sharding=place, folder=folder, conversion=conversion))
+    return dataclasses.replace(lm, name=f"{lm.name} {quantize}")
+
+
+def _like(planned: Params) -> Conversion:
+    """Quantises every kernel as the shapes in `planned` say."""
+
+    def convert(path: tuple[str, ...], parameter: jax.Array) -> Any:
+        wanted = functools.reduce(operator.getitem, path, planned)
+        if not isinstance(wanted, QuantizedKernel):
+            return parameter
+        # Waited for, or reading would run ahead and hold several kernels in their full width.
+        return jax.block_until_ready(quantize_kernel(parameter, wanted.bits, wanted.group))
+
+    return convert
 
 
 def load_pair(draft: str, target: str, *, dtype: str = "auto") -> tuple[LanguageModel, LanguageModel]:

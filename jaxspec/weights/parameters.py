@@ -19,6 +19,7 @@ from jaxspec.models.model_fn import Params
 VALUE_HEAD = "v_head.summary"  # as Skywork-o1-Open-PRM names it
 Path = tuple[str, ...]
 Sharding = Callable[[Path, tuple[int, ...]], jax.sharding.Sharding]
+Conversion = Callable[[Path, jax.Array], Any]  # what takes the place of a parameter
 
 
 class TensorSource(Protocol):
@@ -112,6 +113,7 @@ def assemble(
     *,
     dtype: jax.typing.DTypeLike,
     sharding: Sharding | None = None,
+    convert: Conversion | None = None,
 ) -> Params:
     """Reads every parameter and puts it where it belongs; the host holds one parameter at a time.
 
@@ -120,6 +122,7 @@ def assemble(
       config: what they should be.
       dtype: of the parameters.
       sharding: from path and shape to a sharding; None for the default device.
+      convert: called with every parameter as soon as it is there, which is then let go; None leaves them as they are.
 
     Raises:
       ValueError: tensors are missing, left over or of unexpected shapes, reported at once; or not of numbers with a
@@ -128,14 +131,17 @@ def assemble(
     wanted = entries(config)
     _check(source, wanted, config)
 
-    def place(entry: Entry) -> jax.Array:
+    def place(entry: Entry) -> Any:
         parts = [_read(source, name) for name in entry.names]
         stacked = parts[0] if len(parts) == 1 else np.concatenate(parts)
         # Always a copy: a device may keep the host's memory, which must not be a mapped file.
         array = np.array(stacked.T, jnp.dtype(dtype), order="C")
         if sharding is None:
-            return jax.device_put(array)
-        return jax.make_array_from_callback(entry.shape, sharding(entry.path, entry.shape), lambda index: array[index])
+            placed = jax.device_put(array)
+        else:
+            where = sharding(entry.path, entry.shape)
+            placed = jax.make_array_from_callback(entry.shape, where, lambda index: array[index])
+        return placed if convert is None else convert(entry.path, placed)
 
     return _nest((entry.path, place(entry)) for entry in wanted)
 

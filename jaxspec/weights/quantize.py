@@ -38,7 +38,7 @@ def parse_quantization(text: str) -> Quantization:
     Raises:
       ValueError: it is none of these, or the group is not a positive multiple of the weights that share a word.
     """
-    name, colon, setting = text.strip().partition(":")
+    name, colon, setting = text.strip().partition(":") if isinstance(text, str) else ("", "", "")
     if name not in NAMES:
         raise ValueError(f"quantize={text!r} is not one of {', '.join(sorted(NAMES))}, or one of them with :group=64")
     bits = NAMES[name]
@@ -89,14 +89,14 @@ def quantize_kernel(kernel: jax.Array, bits: int, group: int | None = None) -> Q
     """`kernel` (W, F) rounded to the nearest of 2 ** `bits` levels.
 
     Scales are float32, or bfloat16 where they are many: for a group of 64, 4.25 bits a weight instead of 4.5.
-    Weights are rounded to levels of the scale as it is stored.
+    Weights are rounded to levels of the scale as it is stored. One that is no number shows in its scale.
     """
     rows, columns = kernel.shape
     size = group or rows
     grouped = kernel.astype(jnp.float32).reshape(rows // size, size, columns)
     largest = jnp.max(jnp.abs(grouped), axis=1)
     half = 2 ** (bits - 1)
-    scale = jnp.where(largest > 0, largest / (half - 0.5), 1.0)
+    scale = jnp.where(largest == 0, 1.0, largest / (half - 0.5))
     scale = scale.astype(jnp.float32 if size == rows else jnp.bfloat16)
     levels = jnp.clip(jnp.round(grouped / scale.astype(jnp.float32)[:, None]), -half, half - 1)
     return QuantizedKernel(pack(levels.astype(jnp.int32).reshape(rows, columns), bits, size), scale, bits)

@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 import jaxspec
+from jaxspec.engine import load as module
 from jaxspec.models import cache as kv_cache
 from jaxspec.models.model_fn import chain_block
+from jaxspec.models.quantized_kernel import QuantizedKernel
+from jaxspec.weights.orbax import save_params
+from jaxspec.weights.quantize import quantize, quantize_kernel
+from jaxspec.weights.safetensors import SafetensorsFolder
 
 PROMPTS = ["the cat sat on", "def add(a, b):", "one two three one two"]
 
@@ -76,3 +81,42 @@ def test_auto_is_float32_on_cpu(tiny_model_folder) -> None:
 def test_other_types_are_refused_before_anything_is_read(dtype: str) -> None:
     with pytest.raises(ValueError, match=f"dtype='{dtype}' is not one of float32, bfloat16 or auto"):
         jaxspec.load("no/such/model", dtype=dtype)
+
+
+def test_of_kernels_to_be_quantised_one_is_held_at_a_time(tiny_model_folder, monkeypatch) -> None:
+    float_model = jaxspec.load(tiny_model_folder, dtype="float32")
+    kernels = {leaf.shape for leaf in jax.tree.leaves(float_model.params) if leaf.ndim == 2}
+    expected = quantize(float_model, "int4:group=16")
+    before = {id(array) for array in jax.live_arrays()}
+    held = []
+
+    def recorded(kernel, *settings):
+        held.append(sum(array.shape in kernels and id(array) not in before for array in jax.live_arrays()))
+        return quantize_kernel(kernel, *settings)
+
+    monkeypatch.setattr(module, "quantize_kernel", recorded)
+    lm = jaxspec.load(tiny_model_folder, dtype="float32", quantize="int4:group=16")
+    assert held == [1] * 10  # four of each layer, the embedding and the head
+    assert lm.name == expected.name and lm.cache_dtype == expected.cache_dtype and lm.model == expected.model
+    assert jax.tree.structure(lm.params) == jax.tree.structure(expected.params)
+    jax.tree.map(np.testing.assert_array_equal, lm.params, expected.params)
+
+
+def test_our_own_checkpoints_are_quantised_as_they_are_loaded(tmp_path, tiny_model_folder) -> None:
+    lm = loaded(tiny_model_folder)
+    save_params(tmp_path / "own", lm.config, lm.params)
+    own = jaxspec.load(tmp_path / "own", dtype="float32", quantize="int4:group=16")
+    expected = quantize(lm, "int4:group=16").params
+    assert isinstance(own.params["embedding"]["kernel"], QuantizedKernel)
+    jax.tree.map(np.testing.assert_array_equal, own.params, expected)
+
+
+def test_groups_that_do_not_divide_are_refused_before_weights_are_read(tiny_model_folder, monkeypatch) -> None:
+    def read(self, name):
+        raise AssertionError(f"{name} was read")
+
+    monkeypatch.setattr(SafetensorsFolder, "read", read)
+    with pytest.raises(ValueError, match="group=24 does not divide the 32 inputs of .*; use a divisor of 32"):
+        jaxspec.load(tiny_model_folder, quantize="int4:group=24")
+    with pytest.raises(AssertionError, match="was read"):
+        jaxspec.load(tiny_model_folder, quantize="int4:group=16")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -164,6 +165,30 @@ def test_more_bits_and_smaller_groups_are_nearer_to_the_model() -> None:
     assert errors == sorted(errors) and errors[0] < errors[2] / 50 and errors[3] > 2 * errors[2]
 
 
+@pytest.mark.parametrize(("bits", "group"), CASES)
+def test_a_weight_that_is_no_number_shows_in_its_scale_alone(bits: int, group: int | None) -> None:
+    kernel = random_kernel(32, 11, seed=5)
+    kernel[:, 2] = 0.0
+    sound = unpacked(quantize_kernel(jnp.asarray(kernel), bits, group))
+    kernel[3, 7] = np.nan
+    damaged = unpacked(quantize_kernel(jnp.asarray(kernel), bits, group))
+    lost = np.zeros(kernel.shape, bool)
+    lost[: group or 32, 7] = True
+    np.testing.assert_array_equal(np.isnan(damaged), lost)
+    np.testing.assert_array_equal(damaged[~lost], sound[~lost])
+    assert not damaged[:, 2].any()
+
+
+def test_a_damaged_model_ends_as_it_does_unquantised() -> None:
+    lm = small_transformer()
+    mlp = dict(lm.params["layer_0"]["mlp"])
+    mlp["down"] = {"kernel": mlp["down"]["kernel"].at[3, 5].set(jnp.nan)}
+    broken = dataclasses.replace(lm, params=dict(lm.params) | {"layer_0": dict(lm.params["layer_0"]) | {"mlp": mlp}})
+    for damaged in (broken, quantize(broken, "int4:group=8")):
+        out = jaxspec.generate(damaged, [[1, 2, 3]], max_new_tokens=4, cache=128)
+        assert out.finish == ["numerical"]
+
+
 @pytest.mark.parametrize(
     ("weights", "bits", "scale_bytes"),
     [("int8", 8, "channel"), ("int4", 4, "channel"), ("int3", 3, "channel"), ("int4:group=8", 4, "group")],
@@ -253,9 +278,10 @@ def test_names() -> None:
         ("int4:group=3", "group=3 must be a positive multiple of 2"),
         ("int3:group=4", "group=4 must be a positive multiple of 8"),
         ("int8:group=0", "group=0 must be a positive multiple of 1"),
+        (4, "quantize=4 is not one of int3, int4, int8"),
     ],
 )
-def test_other_names_are_refused_before_anything_is_read(text: str, said: str) -> None:
+def test_other_names_are_refused_before_anything_is_read(text: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse_quantization(text)
     with pytest.raises(ValueError, match=said):
