@@ -14,7 +14,7 @@ class Reading(NamedTuple):
     cache: with what was read behind the prefixes.
     logits: (b, W, V) of the model after every token, or None if they were not wanted.
     count: (b,) int32 tokens read.
-    broken: (b,) bool texts whose keys are no numbers; the rest of them counts as read.
+    broken: (b,) bool texts whose keys are no numbers.
     """
 
     cache: kv_cache.KVCache
@@ -43,9 +43,9 @@ def read_blocks(
       with_logits: whether they are wanted.
     """
     output = model_fn(params, chain_block(ids, lane), cache, with_logits=with_logits)
-    # A text with a key that is no number is past saving, so the rest of it is skipped. What that also does is tie
-    # the writes to the pass: XLA would copy the cache to be safe if it could not see that all reads come first.
+    # A text with a key that is no number is past saving, and may take half blocks. What that does is tie the writes
+    # to the pass: XLA would copy the cache to be safe if it could not see that all reads come first.
     broken = jnp.isnan(output.keys[-1][:, 0, 0, 0])
-    count = jnp.where(broken, unread, jnp.minimum(unread, ids.shape[1]))
+    count = jnp.minimum(unread, jnp.where(broken, (ids.shape[1] + 1) // 2, ids.shape[1]))
     lanes = lane if lane.ndim else lane + jnp.arange(ids.shape[0], dtype=jnp.int32)
     return Reading(kv_cache.append(cache, output.keys, output.values, count, lanes), output.logits, count, broken)

@@ -270,7 +270,9 @@ def _keep_top_k(logits: jax.Array, k: jax.Array) -> jax.Array:
     limit = _threshold(order, lambda chosen: count(chosen) >= k)
     above, level = order > limit, order == limit
     rank = jnp.cumsum(level, axis=-1, dtype=jnp.int32)  # from 1, in order of id
-    return jnp.where(above | (level & (rank <= k - count(above))), logits, -jnp.inf)
+    kept = above | (level & (rank <= k - count(above)))
+    # A NaN with its sign bit set comes last in order; without it the row would pass for numbers.
+    return jnp.where(kept | jnp.isnan(logits), logits, -jnp.inf)
 
 
 def _keep_top_p(logits: jax.Array, p: jax.Array) -> jax.Array:

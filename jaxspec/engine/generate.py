@@ -11,10 +11,11 @@ from jaxspec.decode.commit import Finish
 from jaxspec.decode.state import FROM_TARGET
 from jaxspec.decode.stop import trim_text
 from jaxspec.decode.types import Drafter
+from jaxspec.decode.whole_number import integer
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.engine.cost import with_costs
 from jaxspec.engine.job import Job, build_job
-from jaxspec.engine.request import Request, integer, make_requests
+from jaxspec.engine.request import Request, make_requests
 from jaxspec.engine.result import Generation, PromptResult, generation_of, statistics_of
 from jaxspec.engine.serve import Progress, serve
 from jaxspec.engine.text import TextStream
@@ -54,10 +55,11 @@ def generate(
     """Continues every prompt; the drafter changes how soon, never what.
 
     A request's output depends on its prompt, its seed and the settings alone: not on the number of lanes or the other
-    prompts, and not on the drafter either, unless `acceptance` is `rejection` or `typical`. Settings from
-    `max_new_tokens` to `max_draft` are data: one value for all prompts, or a sequence with one each, in the same
-    compiled program. Transforms of the distribution apply in the order repetition penalty, bans, temperature, top-k,
-    top-p, min-p.
+    prompts, and not on the drafter either, unless `acceptance` is `rejection` or `typical`. It holds for models in
+    float32, which are multiplied at the highest precision, and with `strict`; in bfloat16 a near tie may otherwise fall
+    differently in a wider pass. Settings from `max_new_tokens` to `max_draft` are data: one value for all prompts, or a
+    sequence with one each, in the same compiled program. Transforms of the distribution apply in the order repetition
+    penalty, bans, temperature, top-k, top-p, min-p.
 
     Args:
       lm: from `jaxspec.load`.
@@ -243,8 +245,8 @@ def _pieces(
 
 
 def _as_list(prompts: Any) -> list[Prompt]:
-    if isinstance(prompts, str):
-        return [prompts]
+    if isinstance(prompts, str | bytes | bytearray):
+        return [prompts]  # bytes, to be refused as a prompt rather than be read as ids
     listed = prompts.tolist() if hasattr(prompts, "tolist") else prompts
     if not isinstance(listed, Iterable):
         raise ValueError(f"prompts={prompts!r} is neither text nor a sequence of token ids")

@@ -17,8 +17,9 @@ from jaxspec.decode.state import LoopState
 from jaxspec.decode.stop import build_stop_table
 from jaxspec.decode.types import Drafter
 from jaxspec.decode.typical import Typical
+from jaxspec.decode.whole_number import integer
 from jaxspec.drafters.padded import padded
-from jaxspec.engine.request import Request, check_room, flags_of_requests, integer
+from jaxspec.engine.request import Request, check_room, flags_of_requests
 from jaxspec.engine.serve import UNLIMITED, Shape, init_state
 from jaxspec.models.language_model import LanguageModel, check_writes
 
@@ -97,7 +98,6 @@ def build_job(
         raise ValueError(f"drafter={drafter!r} is text; build one with jaxspec.drafters")
     if callable(drafter) and not hasattr(drafter, "propose"):
         raise ValueError(f"drafter={drafter!r} proposes nothing; call it, as in jaxspec.drafters.best()")
-    drafter = of_target(drafter, lm)
     lanes = None if lanes is None else integer("lanes", lanes)
     cache = None if cache is None else integer("cache", cache)
     if lanes is not None and lanes < 1:
@@ -105,13 +105,18 @@ def build_job(
     if cache is not None and cache < 2:
         raise ValueError(f"cache={cache} is below 2 tokens: a prompt and an answer need one each")
     capacity = lm.config.context if cache is None else min(cache, lm.config.context)
+    what = "the model's context" if capacity == lm.config.context else "the cache"
+    check_room(requests, capacity, what)
+    banned = _known_ids(lm, "banned_ids", banned_ids)
+    mask, rules = banned_mask(lm, banned), stop_rules(lm, stop, stop_ids, ignore_eos=ignore_eos)
+    flags = flags_of_requests(requests, banned=len(banned) > 0)
+    acceptance = _acceptance(acceptance, flags.stochastic)
+    drafter = of_target(drafter, lm)  # from here on drafters may load models and build tables
     if cache is not None and drafter.depth >= cache:
         raise ValueError(
             f"cache={cache} cannot hold a pass of {drafter.depth + 1} tokens, the longest draft and the token before "
             "it; choose a larger cache or a shorter draft"
         )
-    what = "the model's context" if capacity == lm.config.context else "the cache"
-    check_room(requests, capacity, what)
     needed = max((len(r.ids) + r.max_new_tokens for r in requests), default=1)
     slots = power_of_two(min(needed, capacity), 128) if cache is None else -(-capacity // 128) * 128
     lanes = min(power_of_two(len(requests), 1), 8) if lanes is None else lanes
@@ -121,16 +126,13 @@ def build_job(
         if not drafter.is_chain:
             raise ValueError(f"strict=True needs a drafter whose drafts are chains, and {drafter} proposes trees")
         model, drafter = lm.strict_model(), padded(drafter, strict_nodes)
-    banned = _known_ids(lm, "banned_ids", banned_ids)
-    flags = flags_of_requests(requests, banned=len(banned) > 0)
-    acceptance = _acceptance(acceptance, flags.stochastic)
     binding = Binding(lm.config.vocabulary, flags, acceptance.drawing, width, by_request=acceptance.follows_draft)
     program = Program(model, bind(drafter, binding), acceptance, flags, width, logprobs)
     inputs = Inputs(
         params=lm.params,
         drafter_params=drafter.prepare(lm),
-        rules=stop_rules(lm, stop, stop_ids, ignore_eos=ignore_eos),
-        banned=banned_mask(lm, banned),
+        rules=rules,
+        banned=mask,
         capacity=jax.device_put(np.int32(capacity)),
         step_seconds=jnp.ones((len(program.drafter.widths),), jnp.float32),
         max_ticks=jax.device_put(UNLIMITED),
@@ -151,6 +153,12 @@ def _acceptance(acceptance: Acceptance | str | None, stochastic: bool) -> Accept
         if acceptance not in ACCEPTANCES:
             raise ValueError(f"acceptance={acceptance!r} is not one of {', '.join(ACCEPTANCES)}")
         acceptance = ACCEPTANCES[acceptance]()
+    if isinstance(acceptance, type):
+        raise ValueError(f"acceptance={acceptance.__name__} is a class; call it, as in jaxspec.Typical()")
+    if not hasattr(acceptance, "accept"):
+        raise ValueError(
+            f"acceptance={acceptance!r} is no rule; give one, or the name of one: {', '.join(ACCEPTANCES)}"
+        )
     if stochastic and not acceptance.stochastic:
         raise ValueError(f"{acceptance} cannot draw; use acceptance='coupled', or temperature=0")
     return acceptance

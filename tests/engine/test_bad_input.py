@@ -10,6 +10,7 @@ from toy_model import toy_model
 import jaxspec
 from jaxspec import drafters
 from jaxspec.decode.loop import run_slice
+from jaxspec.drafters.autoregressive import Autoregressive
 from jaxspec.engine.job import build_job
 from jaxspec.engine.request import Request
 
@@ -34,6 +35,8 @@ CASES = {
     "tiny top_p": (dict(top_p=1e-50), "top_p=1e-50 is out of range; it must be from 1e-30 to 1"),
     "tiny penalty": (dict(repetition_penalty=1e-50), "repetition_penalty=1e-50 is out of range"),
     "drafter not called": (dict(drafter=drafters.best), "proposes nothing; call it"),
+    "acceptance not called": (dict(acceptance=jaxspec.Typical), "acceptance=Typical is a class; call it"),
+    "acceptance": (dict(acceptance=0.5), "acceptance=0.5 is no rule; give one, or the name of one: greedy, coupled"),
     "min_p": (dict(min_p=1.5), "min_p=1.5 is out of range"),
     "penalty": (dict(repetition_penalty=0.0), "repetition_penalty=0.0 is out of range"),
     "seed": (dict(seed=-1), "seed=-1 is out of range"),
@@ -48,6 +51,8 @@ CASES = {
     "stop id": (dict(stop_ids=[9]), "stop_ids holds 9"),
     "banned id": (dict(banned_ids=[-2]), "banned_ids holds -2"),
     "all banned": (dict(banned_ids=list(range(7))), "whole vocabulary"),
+    "bytes": (dict(prompts=b"\1\2"), r"prompt 0 is b'.x01.x02', neither text nor token ids; decode it"),
+    "bytes among prompts": (dict(prompts=[[1], bytearray(b"\1")]), "prompt 1 is bytearray.*decode it"),
     "fractional id": (dict(prompts=[[1.9, 2]]), "prompt 0 holds 1.9, which is no token id"),
     "fractional ids": (dict(prompts=np.array([[1.0, 2.0]])), "prompt 0 holds 1.0, which is no token id"),
     "nested ids": (dict(prompts=[[[1], [2]]]), r"prompt 0 holds \[1\], which is no token id"),
@@ -77,6 +82,37 @@ def test_refused_before_compilation(name: str) -> None:
     with pytest.raises(ValueError, match=message):
         jaxspec.generate(LM, **({"prompts": [[1, 2]]} | settings))
     assert run_slice._cache_size() == before
+
+
+class MakesAModel(Autoregressive):
+    def of_target(self, language_model):
+        raise AssertionError("made ready")
+
+
+class BuildsTables(Autoregressive):
+    def prepare(self, language_model):
+        raise AssertionError("made ready")
+
+
+@pytest.mark.parametrize("drafter", [MakesAModel(), BuildsTables()], ids=lambda drafter: type(drafter).__name__)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(stop=[""]), "empty string"),
+        (dict(stop_ids=[9]), "stop_ids holds 9"),
+        (dict(banned_ids=[-2]), "banned_ids holds -2"),
+        (dict(banned_ids=list(range(7))), "whole vocabulary"),
+        (dict(lanes=0), "lanes=0"),
+        (dict(cache=1), "cache=1"),
+        (dict(prompts=[[1] * 100]), "has 100 tokens"),
+        (dict(acceptance="greedy", temperature=0.5), "cannot draw"),
+    ],
+)
+def test_settings_are_refused_before_a_drafter_is_made_ready(drafter, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        jaxspec.generate(LM, **({"prompts": [[1, 2]], "drafter": drafter} | settings))
+    with pytest.raises(AssertionError, match="made ready"):
+        jaxspec.generate(LM, [[1, 2]], drafter=drafter)
 
 
 def test_no_new_tokens_is_an_empty_answer() -> None:

@@ -152,6 +152,16 @@ def test_numerical_failure_stops_its_lane_alone() -> None:
         assert ids == (free[: hits[0] - len(prompt)] if hits else free)
 
 
+@pytest.mark.parametrize("nan", [np.nan, np.copysign(np.nan, -1)], ids=["nan", "-nan"])
+@pytest.mark.parametrize("filters", [{}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.1}], ids=str)
+def test_no_filter_hides_a_numerical_failure(nan: float, filters: dict) -> None:
+    table = np.asarray(LM.params["table"]).copy()
+    table[:, 2] = nan
+    broken = dataclasses.replace(LM, params={"table": jnp.asarray(table)})
+    out = jaxspec.generate(broken, [[1, 2, 3]], temperature=1.0, max_new_tokens=5, cache=128, **filters)
+    assert (out.finish, out.ids) == (["numerical"], [[]])
+
+
 def test_progress_counts_finished_requests() -> None:
     seen: list[tuple[int, int]] = []
     prompts = [[i % 7] for i in range(30)]

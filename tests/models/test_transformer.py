@@ -20,6 +20,7 @@ GEMMA = dataclasses.replace(
 QWEN = dataclasses.replace(PLAIN, qkv_bias=True, key_heads=1)
 CONFIGS = {"plain": PLAIN, "gemma": GEMMA, "qwen": QWEN}
 SLOTS = 32
+in_chunks_or_whole = pytest.mark.parametrize("chunk", [None, 8])  # as on accelerators, and as on CPU
 
 
 def build(config: ModelConfig, chunk: int | None = 8, by_slot: bool = False):
@@ -38,7 +39,7 @@ def whole(config, fn, params, ids):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("chunk", [None, 8])
+@in_chunks_or_whole
 def test_blocks_through_the_cache_equal_one_block(name: str, chunk: int | None) -> None:
     fn, params = build(CONFIGS[name], chunk)
     lanes = 2
@@ -78,8 +79,9 @@ def test_every_node_of_a_tree_equals_its_own_path(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("by_slot", [False, True])
-def test_undefined_slots_change_nothing(name: str, by_slot: bool) -> None:
-    fn, params = build(CONFIGS[name], by_slot=by_slot)
+@in_chunks_or_whole
+def test_undefined_slots_change_nothing(name: str, by_slot: bool, chunk: int | None) -> None:
+    fn, params = build(CONFIGS[name], chunk, by_slot)
     cache = kv_cache.init_cache(CONFIGS[name], 3, SLOTS, jnp.float32)
     ids = jax.random.randint(jax.random.key(4), (3, 9), 0, 31)
     chain = chain_block(ids)
@@ -99,8 +101,9 @@ def test_undefined_slots_change_nothing(name: str, by_slot: bool) -> None:
 
 
 @pytest.mark.parametrize("by_slot", [False, True])
-def test_a_token_without_numbers_spoils_none_that_do_not_see_it(by_slot: bool) -> None:
-    fn, params = build(PLAIN, by_slot=by_slot)
+@in_chunks_or_whole
+def test_a_token_without_numbers_spoils_none_that_do_not_see_it(by_slot: bool, chunk: int | None) -> None:
+    fn, params = build(PLAIN, chunk, by_slot)
     kernel = params["embedding"]["kernel"]
     spoiled = params | {"embedding": {"kernel": kernel.at[:, 9].set(jnp.nan)}}
     cache = kv_cache.init_cache(PLAIN, 1, SLOTS, jnp.float32)
@@ -110,9 +113,10 @@ def test_a_token_without_numbers_spoils_none_that_do_not_see_it(by_slot: bool) -
 
 
 @pytest.mark.parametrize("by_slot", [False, True])
-def test_values_without_numbers_show_in_what_sees_them(by_slot: bool) -> None:
+@in_chunks_or_whole
+def test_values_without_numbers_show_in_what_sees_them(by_slot: bool, chunk: int | None) -> None:
     """Though queries and keys be sound, and nothing else seen."""
-    fn, params = build(PLAIN, by_slot=by_slot)
+    fn, params = build(PLAIN, chunk, by_slot)
     kernel = params["layer_0"]["attention"]["qkv"]["kernel"]
     broken = jax.tree.map(lambda leaf: leaf, params)
     broken["layer_0"]["attention"]["qkv"]["kernel"] = kernel.at[:, -1].set(jnp.nan)  # values come last
@@ -123,10 +127,11 @@ def test_values_without_numbers_show_in_what_sees_them(by_slot: bool) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_by_slot_logits_are_bit_equal_for_any_split(name: str, dtype) -> None:
+@in_chunks_or_whole
+def test_by_slot_logits_are_bit_equal_for_any_split(name: str, dtype, chunk: int | None) -> None:
     config, width = CONFIGS[name], 4
-    fn, params = build(config, by_slot=True)
-    fn = LinenModelFn(Transformer(config, dtype, 8, True))
+    fn, params = build(config, chunk, by_slot=True)
+    fn = LinenModelFn(Transformer(config, dtype, chunk, True))
     params = jax.tree.map(lambda p: p.astype(dtype), params)
     step = jax.jit(lambda cache, ids: fn(params, chain_block(ids), cache))
     ids = jax.random.randint(jax.random.key(5), (2, 20), 0, 31)
