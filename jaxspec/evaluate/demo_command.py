@@ -42,7 +42,13 @@ def tokens(
     drafter: Annotated[str, typer.Option("--drafter", "-d", help="plain, or name:key=value,key=value.")] = "best",
     max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens a prompt.")] = 64,
     rounds: Annotated[int, typer.Option(help="Timed runs of each prompt; medians are shown.")] = 3,
-    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or auto: by device.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            help="float32, bfloat16 or auto: by device. In bfloat16 near ties can make ids differ from plain decoding.",
+        ),
+    ] = "float32",
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -3,6 +3,7 @@
 import jax
 import pytest
 
+import jaxspec
 from jaxspec.cli import FAILED, main
 from jaxspec.evaluate import jacobi_demo
 from jaxspec.evaluate.jacobi_demo import JacobiDemoRow
@@ -34,3 +35,16 @@ def test_a_table_is_printed_whatever_the_picture(tmp_path, monkeypatch, capsys, 
     assert "| cllm |" in out
     assert ("no picture: a context of 512 has no room for 500 tokens" in out) == (pictured is None)
     assert set(lengths) == ({pictured} if pictured else set())
+
+
+@pytest.mark.parametrize(("options", "dtype"), [((), "float32"), (("--dtype", "bfloat16"), "bfloat16")])
+def test_ids_are_compared_in_float32_on_every_device(monkeypatch, capsys, options, dtype) -> None:
+    asked = []
+
+    def load(name, **settings):
+        asked.append(settings)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(jaxspec, "load", load)
+    assert main(["demo", *options]) == FAILED
+    assert asked == [{"dtype": dtype}] and "far enough" in capsys.readouterr().err
