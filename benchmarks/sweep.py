@@ -9,6 +9,7 @@ drafters are then replayed without it. Nothing is timed, so a busy machine chang
 import argparse
 import dataclasses
 import itertools
+import re
 from pathlib import Path
 
 import jaxspec
@@ -69,6 +70,11 @@ def in_words(lanes: int | None) -> str:
     return "each on its own" if lanes is None else f"one job, lanes={lanes}"
 
 
+def label_of(file: Path, category: str, several: bool) -> str:
+    """What the prompts of a category are called: with their file, where `several` may have the same categories."""
+    return f"{file.stem}: {category}" if several and category != file.stem else category
+
+
 def decoded(
     lm: LanguageModel, recording: Recording, drafter: Drafter, new: int, lanes: int | None
 ) -> dict[str, float | str]:
@@ -92,6 +98,9 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, help="overrides the config's")
     parser.add_argument("--results", default="results", type=Path)
     arguments = parser.parse_args()
+    names = [file.stem for file in arguments.data]
+    if len(set(names)) < len(names):
+        parser.error(f"--data names {max(names, key=names.count)} more than once; results are told apart by file name")
     config = read_config(arguments.config, SweepBenchmark)
     chosen = {name: getattr(arguments, name) for name in ("model", "prompts") if getattr(arguments, name)}
     config = dataclasses.replace(config, **chosen)
@@ -104,10 +113,11 @@ def main() -> None:
     for file in arguments.data:
         for category, (prompts, asked) in read_benchmark(file, config.prompts).items():
             recording = record(lm, prompts, config.max_new_tokens, top=top, chat=(asked or config.chat) and can_chat)
+            label = label_of(file, category, several=len(arguments.data) > 1)
             for (name, drafter), lanes in itertools.product(drafters.items(), config.all_lanes):
                 found = replay(recording, drafter, lm, lanes=lanes)
                 row = {
-                    "data": category,
+                    "data": label,
                     "prompts": in_words(lanes),
                     "drafter": name,
                     "draft nodes": drafter.nodes,
@@ -122,10 +132,11 @@ def main() -> None:
                 print(row, flush=True)
             if config.rows and config.widths:
                 points = sweep(recording, lm, config.rows, config.widths, lanes=config.lanes)
-                title = f"{model}, {category}, prompts {in_words(config.lanes)}"
+                title = f"{model}, {label}, prompts {in_words(config.lanes)}"
                 facts = dataclasses.asdict(config) | {"model": model, "title": title}
-                write_sweep(points, arguments.results, f"sweep_{model}_{category}", facts)
-                print(category, table(points), sep="\n", flush=True)
+                named = re.sub(r"[^\w.-]+", "_", label)
+                write_sweep(points, arguments.results, f"sweep_{model}_{named}", facts)
+                print(label, table(points), sep="\n", flush=True)
     write_report(arguments.results, f"replay_{model}", rows, dataclasses.asdict(config) | {"model": model})
 
 

@@ -161,6 +161,9 @@ def bench(
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts into the model's chat template.")] = False,
     max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens a prompt.")] = 128,
     rounds: Annotated[int, typer.Option(help="Timed runs of each prompt; medians are shown.")] = 1,
+    lanes: Annotated[
+        int | None, typer.Option(help="All prompts in one job of so many lanes; by default each on its own.")
+    ] = None,
     dtype: Dtype = "auto",
     as_json: Json = False,
     debug: Debug = False,
@@ -182,6 +185,7 @@ def bench(
             max_new_tokens=max_new_tokens,
             chat=chat,
             rounds=rounds,
+            lanes=lanes,
             advance=lambda: progress.update(task, advance=1),
         )
     if as_json:

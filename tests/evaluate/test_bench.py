@@ -1,5 +1,6 @@
 """Rows of a comparison: what they are compared with, and what differing ids do to them."""
 
+import dataclasses
 import importlib
 from pathlib import Path
 
@@ -79,6 +80,29 @@ def test_other_precisions_decode_too_and_are_compared_with_themselves(lm, tiny_m
     found = jaxspec.generate(low, PROMPTS, drafter=context_ngram(3), max_new_tokens=TOKENS).ids
     assert drafted.same == sum(a == b for a, b in zip(found, expected, strict=True)) / len(PROMPTS)
     assert drafted.speed_ratio is not None and drafted.speed_ratio > 0
+
+
+def test_prompts_may_share_a_job(lm, monkeypatch) -> None:
+    module, jobs, steps = importlib.import_module("jaxspec.evaluate.bench"), [], []
+
+    def generate(lm, prompts, **options):
+        jobs.append((len(prompts), options["lanes"]))
+        return dataclasses.replace(jaxspec.generate(lm, prompts, **options), decode_seconds=4.0)
+
+    monkeypatch.setattr(module, "generate", generate)
+    copy = {"copy": context_ngram(3)}
+    (row,) = bench(lm, PROMPTS, copy, max_new_tokens=TOKENS, rounds=2, lanes=2, advance=lambda: steps.append(1))
+    assert jobs == [(1, 2)] * 2 + [(2, 2)] * 4 and len(steps) == 4  # the first compile
+    assert row.tokens_per_second == row.tokens / 4.0 and row.speed_ratio == 1.0
+    jobs.clear()
+    (alone,) = bench(lm, PROMPTS, copy, max_new_tokens=TOKENS)
+    assert jobs == [(1, None)] * 6 and alone.tokens_per_second == row.tokens / 8.0
+    assert row._replace(tokens_per_second=None) == alone._replace(tokens_per_second=None)
+
+
+def test_peers_take_one_prompt_at_a_time(lm) -> None:
+    with pytest.raises(ValueError, match="lanes=2 with peers: other decoders take one prompt at a time"):
+        bench(lm, PROMPTS, {}, max_new_tokens=TOKENS, lanes=2, peers={"slow": peer(lm, 1.0)})
 
 
 def test_plain_is_shown_when_it_is_asked_for(lm) -> None:

@@ -69,6 +69,19 @@ def benchmark(monkeypatch: pytest.MonkeyPatch):
     return importlib.import_module("sweep")
 
 
+def written_by(benchmark, monkeypatch, kept: Recording, folder: Path, data: list[Path], settings: str) -> dict:
+    """What the benchmark reports of `data` files, whatever they hold, if it records `kept` of them."""
+    monkeypatch.setattr(jaxspec, "load", lambda model, dtype: toy_model(0))
+    monkeypatch.setattr(benchmark, "record", lambda *_, **__: kept)
+    config = folder / "sweep.yaml"
+    usual = "model: toy\ndtype: float32\nmax_new_tokens: 12\nprompts: 2\ndrafters: ['corpus:width=3,slots=256']\n"
+    config.write_text(usual + settings)
+    arguments = [f"--config={config}", f"--results={folder / 'results'}", *(f"--data={file}" for file in data)]
+    monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
+    benchmark.main()
+    return json.loads((folder / "results" / "replay_toy.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("line", "lanes", "said"),
     [
@@ -81,22 +94,27 @@ def benchmark(monkeypatch: pytest.MonkeyPatch):
 def test_the_benchmark_says_how_prompts_are_replayed(
     benchmark, kept: Recording, tmp_path: Path, monkeypatch, line: str, lanes: list[int | None], said: list[str]
 ) -> None:
-    spy = Spy()
-    for module, name, value in (
-        (jaxspec, "load", lambda model, dtype: toy_model(0)),
-        (benchmark, "record", lambda *_, **__: kept),
-        (benchmark, "replay", spy),
-    ):
-        monkeypatch.setattr(module, name, value)
-    options = {"config": tmp_path / "sweep.yaml", "data": tmp_path / "data.jsonl", "results": tmp_path / "results"}
-    options["data"].write_text('{"prompt": "abcabc"}\n')
-    settings = "model: toy\ndtype: float32\nmax_new_tokens: 12\nprompts: 2\nrows: []\nwidths: []\n"
-    options["config"].write_text(f"{settings}{line}drafters: ['corpus:width=3,slots=256']\n")
-    monkeypatch.setattr(sys, "argv", ["sweep.py", *(f"--{name}={value}" for name, value in options.items())])
-    benchmark.main()
-    written = json.loads((tmp_path / "results" / "replay_toy.json").read_text())
+    spy, data = Spy(), tmp_path / "data.jsonl"
+    data.write_text('{"prompt": "abcabc"}\n')
+    monkeypatch.setattr(benchmark, "replay", spy)
+    written = written_by(benchmark, monkeypatch, kept, tmp_path, [data], f"rows: []\nwidths: []\n{line}")
     assert spy.lanes == lanes and [row["prompts"] for row in written["rows"]] == said
     assert written["config"]["lanes"] == lanes[0]
+
+
+def test_files_with_the_same_categories_are_told_apart(benchmark, kept, tmp_path: Path, monkeypatch, capsys) -> None:
+    one, two, again = (tmp_path / name for name in ("one.jsonl", "two.jsonl", "deep/one.jsonl"))
+    one.write_text('{"turns": ["abc"], "category": "a/b"}\n{"turns": ["abc"], "category": "one"}\n')
+    two.write_text('{"turns": ["bcd"], "category": "a/b"}\n')
+    written = written_by(benchmark, monkeypatch, kept, tmp_path, [one, two], "rows: [1]\nwidths: [2]\n")
+    assert [row["data"] for row in written["rows"]] == ["one: a/b", "one", "two: a/b"]
+    sweeps = sorted(path.stem for path in (tmp_path / "results").glob("sweep_*.json"))
+    assert sweeps == ["sweep_toy_one", "sweep_toy_one_a_b", "sweep_toy_two_a_b"]
+    alone = written_by(benchmark, monkeypatch, kept, tmp_path, [two], "rows: []\nwidths: []\n")
+    assert [row["data"] for row in alone["rows"]] == ["a/b"]
+    with pytest.raises(SystemExit):
+        written_by(benchmark, monkeypatch, kept, tmp_path, [one, two, again], "rows: []\nwidths: []\n")
+    assert "--data names one more than once" in capsys.readouterr().err
 
 
 def test_what_replay_does_not_know_is_decoded(benchmark, kept: Recording) -> None:
