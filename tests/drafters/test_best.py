@@ -15,6 +15,10 @@ from jaxspec.drafters.best import PAIRS, WIDTHS, best, measured
 from jaxspec.drafters.token_recycling import token_recycling
 
 LM = toy_model(0, vocabulary=9)
+EVERY_OTHER = [
+    pytest.param("bigram", 3, 1.2, marks=pytest.mark.slow),
+    pytest.param("empty", 1, 0.0, marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -93,12 +97,13 @@ def test_it_begins_with_measured_rates() -> None:
     assert best(start="empty").prior == measured()[:3]
 
 
-@pytest.mark.parametrize(("start", "lanes"), [("bigram", 3), ("empty", 1)])
-def test_ids_equal_plain_ids(start: str, lanes: int) -> None:
+@pytest.mark.parametrize(("start", "lanes", "temperature"), [("bigram", 3, 0.0), ("empty", 1, 1.2), *EVERY_OTHER])
+def test_ids_equal_plain_ids(start: str, lanes: int, temperature: float) -> None:
     rng = np.random.default_rng(lanes)
     prompts = [rng.integers(0, 9, rng.integers(1, 40)).tolist() for _ in range(4)]
-    out = jaxspec.generate(LM, prompts, drafter=best(7, start), max_new_tokens=24, lanes=lanes, cache=128)
-    assert out.ids == jaxspec.generate(LM, prompts, max_new_tokens=24, cache=128).ids
+    settings = dict(max_new_tokens=24, temperature=temperature, seed=[5, 6, 7, 8], cache=128)
+    out = jaxspec.generate(LM, prompts, drafter=best(7, start), lanes=lanes, **settings)
+    assert out.ids == jaxspec.generate(LM, prompts, **settings).ids
     assert out.statistics.tokens_per_call > 1
 
 
