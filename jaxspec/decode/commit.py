@@ -24,6 +24,7 @@ class Finish(enum.IntEnum):
     LENGTH = 3
     CACHE = 4
     NUMERICAL = 5
+    STEPS = 6  # of the step loop alone: as many steps or turns as were allowed
 
 
 class StopRules(NamedTuple):

@@ -28,7 +28,8 @@ class ScoringModel:
     """Attributes:
     model: puts out scores instead of logits; what `solve` takes as `scorer`.
     score: how its outputs are read; what a policy takes as `scorer`.
-    quantiles: of the scores of draft steps it was measured on, evenly from the lowest to the highest.
+    quantiles: of the scores of draft steps it was measured on, evenly from the lowest to the highest; none if it was
+      measured on none.
     """
 
     model: LanguageModel
@@ -36,7 +37,13 @@ class ScoringModel:
     quantiles: tuple[float, ...]
 
     def line(self, rate: float) -> float:
-        """The score below which a share `rate` of the draft steps lay that it was measured on."""
+        """The score below which a share `rate` of the draft steps lay that it was measured on.
+
+        Raises:
+          ValueError: it was measured on none.
+        """
+        if not self.quantiles:
+            raise ValueError(f"{self.model.name} was measured on no steps of a draft; choose a threshold yourself")
         return float(np.interp(rate, np.linspace(0.0, 1.0, len(self.quantiles)), self.quantiles))
 
 
@@ -76,7 +83,7 @@ def describe_scoring(
 def load_scorer(
     folder: str | Path, draft: LanguageModel, target: LanguageModel, *, dtype: str = "auto"
 ) -> ScoringModel:
-    """A reward model or router that was trained here.
+    """A reward model or router that was trained here, or a published process reward model.
 
     Args:
       folder: of the model.
@@ -84,12 +91,15 @@ def load_scorer(
       dtype: see `load`.
 
     Raises:
-      FileNotFoundError: the folder, or what it says of itself, is missing.
+      FileNotFoundError: the folder, or what a model trained here says of itself, is missing.
       ValueError: it is damaged, or a router of another pair.
     """
     path = Path(folder) / SCORING
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; it says what a scoring model was trained for")
+        published = load(folder, dtype=dtype) if path.parent.is_dir() else None
+        if published is None or published.config.outputs != 1:
+            raise FileNotFoundError(f"{path} does not exist; it says what a scoring model was trained for")
+        return ScoringModel(published, RewardModel(), ())
     try:
         record: dict[str, Any] = json.loads(path.read_text())
         kind, hashes = str(record["kind"]), {name: str(record[name]) for name in ("draft", "target")}

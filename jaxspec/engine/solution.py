@@ -46,7 +46,7 @@ class Solved:
       text: new text.
       ids: new token ids.
       steps: in order.
-      finish: `eos`, `stop`, `length`, `cache` or `numerical`.
+      finish: `eos`, `stop`, `length`, `cache`, `numerical`, or `steps` where it had as many steps or turns as allowed.
       work: counters, see `steps.state.Work`.
     """
 
@@ -93,7 +93,7 @@ class StepStatistics:
       lane_ticks: rounds a lane spent in every phase, by name.
       draft_utilisation, target_utilisation: share of the places of its writing passes a model worked for.
       most_with_target: lanes with the target at once.
-      unusable: draft steps decided on without a usable score.
+      unusable: steps decided on without a usable score; where both models' steps are compared, of either model.
       held, busy: lane-ticks with a problem, and those in which a model worked for it.
       overruled: escalations undone because all places with the target were taken.
     """
@@ -200,13 +200,18 @@ def solved_of(tokenizer: Any, row: Any, question: int, sample: int) -> Solved:
     return Solved(question, sample, text_of(ids), ids, steps, Finish(int(row.finish)).name.lower(), work)
 
 
-def statistics_of(problems: Sequence[Solved], usage: Usage, draft_lanes: int, target_lanes: int) -> StepStatistics:
-    """Totals over `problems`, and the lanes' accounting."""
+def statistics_of(
+    problems: Sequence[Solved], usage: Usage, draft_lanes: int, target_lanes: int, *, compared: bool = False
+) -> StepStatistics:
+    """Totals over `problems`, and the lanes' accounting; `compared` where the target wrote every step too."""
     steps = [step for problem in problems for step in problem.steps]
     drafts = [step for problem in problems for step in problem.drafts]
     work = {name: sum(problem.work[name] for problem in problems) for name in Work._fields}
     kept_from_draft = sum(len(step.ids) for step in steps if step.author == "draft")
     reads = np.asarray(usage.reads)
+    usable = sum(step.score is not None for step in drafts)
+    if compared:
+        usable += sum(step.target_score is not None for step in drafts)
     return StepStatistics(
         steps=len(steps),
         decisions=int(usage.decisions),
@@ -228,7 +233,7 @@ def statistics_of(problems: Sequence[Solved], usage: Usage, draft_lanes: int, ta
         draft_utilisation=_share(usage.draft_rows, usage.draft_passes, draft_lanes),
         target_utilisation=_share(usage.target_rows, usage.target_passes, target_lanes),
         most_with_target=int(usage.most_with_target),
-        unusable=int(usage.decisions) - sum(step.score is not None for step in drafts),
+        unusable=int(usage.decisions) * (2 if compared else 1) - usable,
         held=int(usage.held),
         busy=int(usage.busy),
         overruled=int(usage.overruled),

@@ -3,6 +3,7 @@
 R rows, B lanes.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxspec.decode import sampling
+from jaxspec.conformal import StaticConformal
 from jaxspec.decode.commit import Finish
 from jaxspec.decode.state import Status
 from jaxspec.decode.types import Drafter
+from jaxspec.decode.whole_number import integer
 from jaxspec.engine.fresh_rows import fresh_rows
-from jaxspec.engine.request import Request, encode_prompts
+from jaxspec.engine.request import Request, make_requests
 from jaxspec.engine.solution import Solution, Solved, solved_of, statistics_of
 from jaxspec.engine.step_engine import Engine, engine_of
 from jaxspec.engine.step_job import StepJob, build_step_job, step_settings
@@ -85,7 +87,7 @@ def solve(
     the same time, and a scoring model works with the draft.
 
     Args:
-      draft, target: models of one vocabulary.
+      draft, target: models of one vocabulary, which may be padded to different sizes.
       policy: from `jaxspec.steps`: `rsd`, `arbitrage`, `oracle`, `a1`, or a baseline.
       problems: texts or token ids.
       scorer: the reward model or router, if the policy reads one.
@@ -94,8 +96,7 @@ def solve(
       drafter, target_drafter: token drafters within the steps of each model; None writes token by token.
       samples: of every problem, each with a seed of its own; None for the policy's, or 1.
       max_new_tokens: of every sample.
-      max_steps: of every sample, one that the target writes on with its draft's; None for 64, or the policy's turns
-        where they are more.
+      max_steps: of every sample, one that the target writes on with its draft's; None for as many as it takes.
       max_turns: draft steps of every sample; None for the policy's, or `max_steps`.
       temperature, top_k, top_p, min_p: as in `generate`, for both models.
       seed: of all draws.
@@ -103,13 +104,15 @@ def solve(
         target's too, unless the policy leaves all to the draft.
       chat: put texts into the target's chat template.
       lanes: samples worked on at once; None chooses.
-      target_lanes: of which the target works on so many at most; None for all.
+      target_lanes: lanes the target writes for at once, at most; None for all. It caps no cache: the target keeps what
+        it has read of every lane, and to score reads for any of them.
       wave: share of the target's places that must be taken before it writes, half of the lanes with a sample being
         enough at any rate, unless the draft has nothing to do.
       lockstep: all lanes draft, score and write together, as released code does: a baseline. A policy that ranks the
         samples of a question moves those of each question so.
       cache: tokens a sample may hold, prompt included; None takes what is needed.
-      calibrator: state to go on from, of an earlier `Solution`, without what it learned of single questions.
+      calibrator: state to go on from, of an earlier `Solution`, without what it learned of single questions; or, for
+        `static_conformal`, of its `calibrate`.
       slice_ticks: rounds between looks at the device; None for as many as the work takes.
       exchange_ticks: rounds that models on devices of their own work before they tell each other; more of them
         spare the host, and make steps wait longer for the other model.
@@ -119,10 +122,8 @@ def solve(
     Raises:
       ValueError: a setting, a problem or the models cannot be honoured; nothing has been compiled or run then.
     """
-    samples = (policy.samples or 1) if samples is None else samples
-    if samples < 1:
-        raise ValueError(f"samples={samples} is below 1; every problem needs one at least")
-    if slice_ticks is not None and slice_ticks < 1:
+    samples = samples_of(policy, samples)
+    if slice_ticks is not None and integer("slice_ticks", slice_ticks) < 1:
         raise ValueError(f"slice_ticks={slice_ticks} is below 1; leave it out to run without looks at the device")
     if isinstance(problems, str):
         raise ValueError(f"problems={problems[:40]!r} is one text; pass a list of texts")
@@ -130,11 +131,25 @@ def solve(
         raise ValueError(f"stop={stop!r} is one string; pass a list of strings")
     if calibrator is not None and policy.calibrator is None:
         raise ValueError(f"policy {policy.name!r} has no calibrator to go on from a state; leave calibrator= out")
-    sampling.validate(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=1.0, seed=seed)
-    encoded = encode_prompts(target, problems, chat=chat)
+    if isinstance(policy.calibrator, StaticConformal) and not policy.calibrator.is_calibrated(calibrator):
+        raise ValueError(
+            f"policy {policy.name!r} ranks a score among those of a calibration, and there are none; pass "
+            "calibrator=, the state that calibrate() of its calibrator returns"
+        )
+    single = make_requests(
+        target,
+        problems,
+        chat=chat,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        seed=seed,
+    )
     requests = [
-        Request(ids, max_new_tokens, temperature, top_k, top_p, min_p, 1.0, sample_seed(seed, sample))
-        for ids in encoded
+        dataclasses.replace(request, seed=sample_seed(request.seed, sample))
+        for request in single
         for sample in range(samples)
     ]
     settings = step_settings(
@@ -167,7 +182,20 @@ def solve(
     usage = jax.device_get(last.usage)
     places = job.program.draft.lanes, job.program.target.lanes
     learned = last.calibrator if policy.calibrator is not None else None
-    return Solution(done, statistics_of(done, usage, *places), learned, seconds)
+    compared = policy.on_escalation == "compare"
+    return Solution(done, statistics_of(done, usage, *places, compared=compared), learned, seconds)
+
+
+def samples_of(policy: Policy, samples: Any) -> int:
+    """Samples of every problem, the policy's for None.
+
+    Raises:
+      ValueError: not an integer of at least 1.
+    """
+    count = integer("samples", (policy.samples or 1) if samples is None else samples)
+    if count < 1:
+        raise ValueError(f"samples={count} is below 1; every problem needs one at least")
+    return count
 
 
 def sample_seed(seed: int, sample: int) -> int:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxspec.decode.lanes import choose
+from jaxspec.decode.whole_number import integer
 from jaxspec.engine.step_job import StepJob
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.steps.apart import (
@@ -119,7 +120,7 @@ class TwoPrograms:
 
     def begin(self, state: StepLoopState) -> ApartState:
         ours, theirs = split(state)
-        return ApartState(_put(ours, self.here), _put(theirs, self.there))
+        return ApartState(_move(ours, self.here), _move(theirs, self.there))
 
     def submit(self, state: ApartState, new: Problems, replace: np.ndarray) -> ApartState:
         return state._replace(here=submit(state.here, *jax.device_put((new, replace), self.here)))
@@ -160,6 +161,7 @@ def engine_of(job: StepJob, exchange_ticks: int = 1) -> Engine:
       ValueError: `exchange_ticks` is below 1, the models' devices overlap without being the same, a scoring model
         lives elsewhere than the draft, or lanes of models on two device sets are to move in lockstep.
     """
+    exchange_ticks = integer("exchange_ticks", exchange_ticks)
     if exchange_ticks < 1:
         raise ValueError(f"exchange_ticks={exchange_ticks} is below 1; models must work before they can tell")
     if not is_apart(job.draft, job.target):
@@ -212,6 +214,18 @@ def _put(tree: Any, place: jax.sharding.Sharding) -> Any:
     return jax.tree.map(
         lambda leaf: leaf if _lives_on(leaf, place) else jax.device_put(leaf, place, may_alias=False), tree
     )
+
+
+def _move(tree: Any, place: jax.sharding.Sharding) -> Any:
+    """`tree` on `place`, and nowhere else: a cache made on another device must not stay there while the job runs."""
+
+    def move(leaf: Any) -> Any:
+        moved = _put(leaf, place)
+        if moved is not leaf:
+            leaf.delete()
+        return moved
+
+    return jax.tree.map(move, tree)
 
 
 def _lives_on(leaf: Any, place: jax.sharding.Sharding) -> bool:

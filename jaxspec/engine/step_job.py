@@ -4,6 +4,7 @@ B lanes, S cache slots, V vocabulary.
 """
 
 import dataclasses
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,11 +16,13 @@ from jaxspec.decode.acceptance import Coupled, Greedy
 from jaxspec.decode.binding import Binding, bind, of_target
 from jaxspec.decode.commit import StopRules
 from jaxspec.decode.types import Drafter
+from jaxspec.decode.whole_number import integer
 from jaxspec.drafters.autoregressive import autoregressive
 from jaxspec.drafters.vocabulary import compare, tokens_of
-from jaxspec.engine.job import banned_mask, power_of_two, stop_rules
+from jaxspec.engine.job import power_of_two, stop_rules
 from jaxspec.engine.request import Request, check_room, flags_of_requests
 from jaxspec.models.language_model import LanguageModel, check_writes
+from jaxspec.steps.padded import padded
 from jaxspec.steps.program import Model, ModelInputs, StepInputs, StepProgram
 from jaxspec.steps.scorers import AdvantageRouter, RewardModel
 from jaxspec.steps.segmentation import Segmentation, step_rules
@@ -36,8 +39,8 @@ class StepSettings:
 
     segmentation: Segmentation
     target_segmentation: Segmentation | None
-    max_steps: int
-    max_turns: int | None
+    max_steps: int | None = None
+    max_turns: int | None = None
     drafter: Drafter | None = None
     target_drafter: Drafter | None = None
     stop: tuple[str, ...] = ()
@@ -57,18 +60,30 @@ def step_settings(
     target_segmentation: Segmentation | None = None,
     max_steps: int | None = None,
     max_turns: int | None = None,
+    lanes: int | None = None,
+    target_lanes: int | None = None,
+    cache: int | None = None,
     **others: Any,
 ) -> StepSettings:
-    """Settings in which the policy has chosen what was left to it."""
+    """Settings in which the policy has chosen what was left to it.
+
+    Raises:
+      ValueError: a count is no integer.
+    """
     chunks, target_chunks = (
         None if size is None else Segmentation.chunks(size) for size in (policy.chunk, policy.target_chunk)
     )
-    max_turns = policy.turns if max_turns is None else max_turns
+    counts = {
+        "max_steps": max_steps,
+        "max_turns": policy.turns if max_turns is None else max_turns,
+        "lanes": lanes,
+        "target_lanes": target_lanes,
+        "cache": cache,
+    }
     return StepSettings(
         segmentation=segmentation or chunks or Segmentation.reasoning(),
         target_segmentation=target_segmentation or target_chunks,
-        max_steps=max(64, max_turns or 1) if max_steps is None else max_steps,
-        max_turns=max_turns,
+        **{name: None if count is None else integer(name, count) for name, count in counts.items()},
         **others,
     )
 
@@ -109,7 +124,7 @@ def build_step_job(
         model; the message names it.
     """
     _check(settings)
-    _check_questions(policy, len(requests) // samples)
+    _check_questions(policy, len(requests) // samples, samples)
     check_writes(draft, "draft")
     check_writes(target, "target")
     check_same_vocabulary(target, draft)
@@ -138,9 +153,10 @@ def build_step_job(
     flags = flags_of_requests(requests)
     acceptance = Coupled() if flags.stochastic else Greedy()
     read_width, read_lanes = _reading_sizes(policy, settings, lanes, on_cpu=on_cpu)
+    vocabulary = max(target.config.vocabulary, draft.config.vocabulary)
     # Within a step loop others write on too, so a drafter may lack any part of the text when its turn comes.
     binding = Binding(
-        target.config.vocabulary, flags, acceptance.drawing, read_width, alone=False,
+        vocabulary, flags, acceptance.drawing, read_width, alone=False,
         by_request=acceptance.follows_draft,
     )  # fmt: skip
     redrawn = flags.stochastic and (policy.discards_drafts or policy.discards_targets)
@@ -155,20 +171,19 @@ def build_step_job(
         of_target(settings.drafter or autoregressive(), draft),
         of_target(settings.target_drafter or autoregressive(), target),
     ]
-    continues = policy.on_escalation == "continue"
-    max_turns = settings.max_turns or settings.max_steps
-    if continues:  # a turn may take two steps, and must not end between them
-        max_turns = min(max_turns, settings.max_steps)
+    max_steps, max_turns = _most_steps(policy, settings, slots)
     streams = [
         stream if flags.stochastic and discards else None
         for stream, discards in ((DRAFT_STEPS, policy.discards_drafts), (TARGET_STEPS, policy.discards_targets))
     ]
     barrier = lanes if settings.lockstep else 1
+    networks = [padded(lm.model, lm.config.vocabulary, vocabulary) for lm in (draft, target)]
+    scorer_fn = None if scorer is None else padded(scorer.model, scorer.config.vocabulary, vocabulary, says=False)
     program = StepProgram(
-        draft=Model(draft.model, bind(token_drafters[0], binding), lanes, streams[0]),
-        target=Model(target.model, bind(token_drafters[1], binding), target_lanes, streams[1]),
-        scorer_fn=None if scorer is None else scorer.model,
-        annotation=0 if scorer is None else scorer.config.vocabulary - target.config.vocabulary,
+        draft=Model(networks[0], bind(token_drafters[0], binding), lanes, streams[0]),
+        target=Model(networks[1], bind(token_drafters[1], binding), target_lanes, streams[1]),
+        scorer_fn=scorer_fn,
+        annotation=target.config.vocabulary if scorer is not None and is_annotated(scorer, target) else 0,
         policy=policy,
         acceptance=acceptance,
         flags=flags,
@@ -178,7 +193,7 @@ def build_step_job(
         patience=min(settings.segmentation.max_step_tokens, MOST_PATIENCE),
         cohort=cohort,
         barrier=cohort if policy.ranked is not None else barrier,
-        max_steps=settings.max_steps * (2 if continues else 1),
+        max_steps=max_steps,
         max_turns=max_turns,
     )
 
@@ -195,7 +210,7 @@ def build_step_job(
         draft=model_inputs(draft, token_drafters[0], rules_of_draft, text_rules_of_draft),
         target=model_inputs(target, token_drafters[1], rules_of_target, text_rules_of_target),
         scorer_params=scorer_params,
-        banned=banned_mask(target, ()),
+        banned=jax.device_put(np.zeros((vocabulary,), bool)),
         capacity=jax.device_put(np.int32(capacity)),
         max_ticks=jax.device_put(np.int32(2**30)),
         more=jax.device_put(np.bool_(False)),
@@ -210,13 +225,25 @@ def _check(settings: StepSettings) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} is below 1")
-    if not 0 < settings.wave <= 1:
-        raise ValueError(f"wave={settings.wave} is not a share of the target's places above 0, and at most 1")
+    if not (isinstance(settings.wave, numbers.Real) and 0 < settings.wave <= 1):
+        raise ValueError(f"wave={settings.wave!r} is not a share of the target's places above 0, and at most 1")
     if settings.cache is not None and settings.segmentation.max_step_tokens >= settings.cache:
         raise ValueError(
             f"steps of up to {settings.segmentation.max_step_tokens} tokens do not fit a cache of {settings.cache}; "
             "take shorter steps or a larger cache"
         )
+
+
+def _most_steps(policy: Policy, settings: StepSettings, slots: int) -> tuple[int, int]:
+    """Steps and draft steps a problem may have. Left to us, no text of `slots` tokens has more: none is empty."""
+    a_turn = 2 if policy.on_escalation == "continue" else 1
+    if settings.max_steps is None:
+        turns = min(settings.max_turns or slots, slots)
+        return min(a_turn * turns, slots), turns
+    turns = settings.max_turns or settings.max_steps
+    if a_turn > 1:  # a turn must not end between its steps
+        turns = min(turns, settings.max_steps)
+    return a_turn * settings.max_steps, turns
 
 
 def _check_chunks(settings: StepSettings, capacity: int) -> None:
@@ -229,12 +256,19 @@ def _check_chunks(settings: StepSettings, capacity: int) -> None:
             )
 
 
-def _check_questions(policy: Policy, questions: int) -> None:
-    known = getattr(policy.calibrator, "questions", 0)
+def _check_questions(policy: Policy, questions: int, samples: int) -> None:
+    if policy.ranked is not None and samples < 2:
+        raise ValueError(
+            f"policy {policy.name!r} hands over the worst of a question's samples, and samples={samples} leaves "
+            "nothing to rank; take 2 or more"
+        )
+    setting, known = "questions", getattr(policy.calibrator, "questions", 0)
+    if not known and policy.groups == "question":
+        setting, known = "groups", getattr(policy.calibrator, "groups", 0)
     if known and known < questions:
         raise ValueError(
-            f"the calibrator of policy {policy.name!r} was made for questions={known}, and there are {questions}; "
-            "make it for as many"
+            f"the calibrator of policy {policy.name!r} was made for {setting}={known}, and there are {questions} "
+            "questions; make it for as many"
         )
 
 
@@ -274,18 +308,28 @@ def is_annotated(scorer: LanguageModel, target: LanguageModel) -> bool:
 def check_same_vocabulary(target: LanguageModel, other: LanguageModel, role: str = "draft") -> None:
     """Checks that both models mean the same by every id, so that one text serves both.
 
+    One vocabulary may be padded further than the other: with ids that stand for nothing.
+
     Raises:
       ValueError: they do not; the message says how many ids differ and shows some.
     """
     sizes = target.config.vocabulary, other.config.vocabulary
-    if sizes[0] != sizes[1]:
-        raise ValueError(
-            f"the target has {sizes[0]} ids and the {role} {sizes[1]}; steps need one vocabulary, so choose a {role} "
-            "of the target's family"
-        )
+    differ = f"the target has {sizes[0]} ids and the {role} {sizes[1]}"
     if target.tokenizer is None or other.tokenizer is None:
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"{differ}, and without both tokenizers nobody can tell whether the others stand for nothing; load "
+                "both models with their tokenizers"
+            )
         return
-    agreement = compare(tokens_of(target.tokenizer, sizes[0]), tokens_of(other.tokenizer, sizes[1]))
+    tokens = tokens_of(target.tokenizer, sizes[0]), tokens_of(other.tokenizer, sizes[1])
+    alone = [token for token in max(tokens, key=len)[min(sizes) :] if token is not None]
+    if alone:
+        raise ValueError(
+            f"{differ}, and {len(alone)} of those that only one has are tokens, such as {alone[0]!r}; steps need one "
+            f"vocabulary, so choose a {role} of the target's family"
+        )
+    agreement = compare(*tokens)
     if agreement.differing:
         raise ValueError(
             f"{agreement.differing} ids stand for different tokens in target and {role}, such as "
@@ -322,14 +366,19 @@ def _text_rules(
 
 def _reading_sizes(policy: Policy, settings: StepSettings, lanes: int, *, on_cpu: bool) -> tuple[int, int]:
     """Tokens and lanes of a pass that reads what others wrote."""
+    by_target = isinstance(policy.scorer, ReadingScorer) and policy.scorer.reads == "target"
+    chunk = settings.segmentation.max_step_tokens
     if not on_cpu:
-        return 256, lanes
+        if not by_target:
+            return 256, lanes
+        # A pass that scores puts out a row of the vocabulary for every token, so it is no wider than steps may be.
+        of_target = settings.target_segmentation or settings.segmentation
+        return min(256, power_of_two(max(chunk, of_target.max_step_tokens), 8)), lanes
     # A pass of many lanes leaves room for few tokens of each on a CPU, but prompts must keep up with lanes.
     width = 64
-    if not (isinstance(policy.scorer, ReadingScorer) and policy.scorer.reads == "target"):
+    if not by_target:
         return width, max(1, lanes // LANES_A_READER)
     # Short chunks are read several lanes at a time, for as many tokens a pass. Where all lanes draft, as many chunks
     # are complete every tick as go into their number; half as many again are left for prompts and for catching up.
-    chunk = settings.segmentation.max_step_tokens
     read_width = min(width, power_of_two(chunk, 8))
     return read_width, min(lanes, max(width // read_width, -(-3 * lanes // (2 * chunk))))

@@ -9,7 +9,7 @@ import jax
 from jaxspec.decode.types import Drafter
 from jaxspec.engine.memory import ProgramMemory, bytes_of, in_mebibytes, program_memory
 from jaxspec.engine.request import Request
-from jaxspec.engine.solve import init_state
+from jaxspec.engine.solve import init_state, samples_of
 from jaxspec.engine.step_engine import engine_of
 from jaxspec.engine.step_job import build_step_job, step_settings
 from jaxspec.models.language_model import LanguageModel
@@ -87,9 +87,7 @@ def plan(
     for name, lm in {"draft": draft, "target": target, "scorer": scorer}.items():
         if lm is not None and cache > lm.config.context:
             raise ValueError(f"cache={cache} is beyond the {name}'s context of {lm.config.context} tokens")
-    samples = (policy.samples or 1) if samples is None else samples
-    if samples < 1:
-        raise ValueError(f"samples={samples} is below 1; every problem needs one at least")
+    samples = samples_of(policy, samples)
     settings = step_settings(
         policy,
         segmentation=segmentation,

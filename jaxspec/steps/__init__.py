@@ -1,6 +1,6 @@
 """The step loop: whole reasoning steps drafted, scored, and kept or handed to the target."""
 
-from jaxspec.steps import weights
+from jaxspec.steps import aggregate, weights
 from jaxspec.steps.exact_score import exact_score, noisy_score
 from jaxspec.steps.policies import a1, arbitrage, draft_only, oracle, random, rsd, synchronous, target_only
 from jaxspec.steps.rejected_step import rejected_step
@@ -21,6 +21,7 @@ __all__ = [
     "TextScore",
     "TextScorer",
     "a1",
+    "aggregate",
     "arbitrage",
     "draft_only",
     "exact_score",

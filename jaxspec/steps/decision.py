@@ -19,9 +19,10 @@ TIES = 7  # random stream of calibrators that break ties; apart from those of `d
 def decide(program: StepProgram, state: StepLoopState, deciding: jax.Array) -> tuple[StepLoopState, jax.Array]:
     """Decides for lanes `deciding` (B,) and tells the calibrator.
 
-    A step whose text broke off with logits that were no numbers is always escalated, if steps can be replaced, as the
-    worst there is. With `overflow="accept"` the target takes no more steps than it has places, the worst; and the
-    calibrator is told what was decided, for it would make up for what found no place with steps of any score.
+    A step whose text broke off with logits that were no numbers has no score, which is the worst there is, and is
+    always escalated, if steps can be replaced. With `overflow="accept"` the target takes no more steps than it has
+    places, the worst; and the calibrator is told what was decided, for it would make up for what found no place with
+    steps of any score.
 
     Returns:
       The state, and (B,) bool lanes whose step goes to the target.
@@ -37,16 +38,15 @@ def decide(program: StepProgram, state: StepLoopState, deciding: jax.Array) -> t
     if policy.ranked is not None:
         return state._replace(usage=usage), rank_within(lanes.score, question, asked, policy.ranked)
     assert policy.calibrator is not None
-    broken = lanes.finish == Finish.NUMERICAL
+    score = lanes.score
     group = {"turn": lanes.turn, "question": question, "none": jnp.zeros_like(lanes.turn)}[policy.groups]
     mark = prompt_mark(state.problems.tokens[row], state.problems.prompt_length[row])
     uniform = turn_uniform(state.problems.sampling.seed[row], TIES, lanes.turn, mark)
-    score = jnp.where(broken, jnp.nan, lanes.score)
     escalate = asked & policy.calibrator.decide(
         state.calibrator, score, group, live=asked, question=question, uniform=uniform
     )
     if policy.on_escalation == "replace":
-        escalate |= asked & broken
+        escalate |= asked & (lanes.finish == Finish.NUMERICAL)
     calibrator = policy.calibrator.observe(state.calibrator, score, group, escalate, live=asked, question=question)
     if policy.overflow == "accept":
         held = jnp.sum((lanes.phase == Phase.WAIT) | (lanes.phase == Phase.TARGET), dtype=jnp.int32)

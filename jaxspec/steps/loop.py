@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxspec.decode.commit import Finish
 from jaxspec.decode.lanes import choose
 from jaxspec.decode.state import Status
 from jaxspec.steps.decision import decide, to_be_decided
@@ -75,14 +76,21 @@ def rounds_of(program: StepProgram) -> list[Round]:
 def run_rounds(
     rounds: Sequence[Round], program: StepProgram, inputs: StepInputs, state: StepLoopState, mine: jax.Array
 ) -> StepLoopState:
-    """Runs `rounds` and accounts for what lanes `mine` (B,) bool did meanwhile."""
+    """Runs `rounds` and accounts for what lanes `mine` (B,) bool did meanwhile.
+
+    A lane that had a place with the target spent the tick there, even if its step is complete by the end of it; any
+    other is counted in the phase the tick leaves it in.
+    """
     held = jnp.sum(mine & (state.lanes.phase != Phase.IDLE), dtype=jnp.int32)
     done_before = _work_done(state)
+    with_target = jnp.zeros_like(mine)
     for one in rounds:
         state = one(program, inputs, state)
+        with_target |= state.lanes.phase == Phase.TARGET
     usage = state.usage
     busy = jnp.sum(_work_done(state) > done_before, dtype=jnp.int32)
-    in_phase = (state.lanes.phase[:, None] == jnp.arange(len(Phase))) & mine[:, None]
+    phase = jnp.where(with_target, int(Phase.TARGET), state.lanes.phase)
+    in_phase = (phase[:, None] == jnp.arange(len(Phase))) & mine[:, None]
     phases = jnp.sum(in_phase, axis=0, dtype=jnp.int32)
     usage = usage._replace(
         ticks=usage.ticks + 1,
@@ -265,7 +273,9 @@ def _score_by_reading(
 
 
 def _scored(state: StepLoopState, which: jax.Array, score: jax.Array) -> StepLoopState:
+    """With the score of lanes `which` (B,): none where the text broke off with logits that were no numbers."""
     lanes = state.lanes
+    score = jnp.where(lanes.finish == Finish.NUMERICAL, jnp.nan, score)
     return state._replace(
         lanes=lanes._replace(
             score=jnp.where(which, score, lanes.score),

@@ -115,9 +115,7 @@ def a1(
         none, or groups other than turns without a calibrator of their own.
     """
     _check_rate("reject_rate", reject_rate)
-    for name, value in {"samples": samples, "turns": turns, "chunk": chunk, "target_chunk": target_chunk}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value} is below 1")
+    _check_counts(samples=samples, turns=turns, chunk=chunk, target_chunk=target_chunk)
     for name, value, known in (
         ("overflow", overflow, ("wait", "accept")),
         ("groups", groups, ("turn", "question", "none")),
@@ -143,19 +141,40 @@ def a1(
     )
 
 
-def synchronous(reject_rate: float) -> Policy:
+def synchronous(
+    reject_rate: float, samples: int | None = None, turns: int | None = None, chunk: int | None = None
+) -> Policy:
     """What A1 replaces: the worst share of every question's chunks goes to the target, by rank, behind a barrier.
 
     The samples of a question start together, go from turn to turn together, and end before the next takes their
-    lanes: a rank needs them all.
+    lanes: a rank needs them all. `solve` refuses a question of one sample, which has no rank.
+
+    Args:
+      reject_rate: share of the chunks to hand over, rounded to whole samples of a question.
+      samples, turns, chunk: as in `a1`; None for what `solve` is told.
 
     Raises:
-      ValueError: the rate is outside [0, 1].
+      ValueError: the rate is outside [0, 1], or a count is below 1.
     """
     _check_rate("reject_rate", reject_rate)
+    _check_counts(samples=samples, turns=turns, chunk=chunk)
     return Policy(
-        "synchronous", Likelihood(), None, on_escalation="continue", decide_finished=False, ranked=reject_rate
+        "synchronous",
+        Likelihood(),
+        None,
+        on_escalation="continue",
+        decide_finished=False,
+        ranked=reject_rate,
+        samples=samples,
+        turns=turns,
+        chunk=chunk,
     )
+
+
+def _check_counts(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{name}={count} is below 1")
 
 
 def _check_rate(name: str, rate: Any) -> None:

@@ -52,7 +52,7 @@ def keep_step(
     turn = lanes.turn + jnp.where(by_target & (program.policy.on_escalation == "continue"), 0, 1)
     continued = jnp.zeros_like(which) if continued is None else continued
     full = (place + 1 >= steps) | ((turn >= program.max_turns) & ~continued)
-    finish = jnp.where((lanes.finish == Finish.RUNNING) & full, jnp.int32(Finish.LENGTH), lanes.finish)
+    finish = jnp.where((lanes.finish == Finish.RUNNING) & full, jnp.int32(Finish.STEPS), lanes.finish)
     ended = which & (finish != Finish.RUNNING)
     trace = trace._replace(
         count=trace.count.at[row].add(1, mode="drop"),
@@ -109,7 +109,8 @@ def set_aside(program: StepProgram, state: StepLoopState, which: jax.Array) -> S
 def compare(program: StepProgram, state: StepLoopState, which: jax.Array) -> tuple[StepLoopState, jax.Array]:
     """Lanes `which` (B,) keep the target's step iff it scores more than the margin above the draft's.
 
-    A score that is no number is the worst: it never wins, and two of them leave the draft's step.
+    A score that is no number is the worst: it never wins, and two of them leave the draft's step. But whatever the
+    scores, a step whose text broke off with logits that were no numbers gives way to one that did not.
 
     Returns:
       The state, with the text of the step that stays, and (B,) bool where that is the target's.
@@ -117,7 +118,8 @@ def compare(program: StepProgram, state: StepLoopState, which: jax.Array) -> tup
     lanes = state.lanes
     ours, theirs = (jnp.where(jnp.isfinite(s), s, -jnp.inf) for s in (lanes.kept.score, lanes.score))
     gain = jnp.where(jnp.isinf(ours) & jnp.isinf(theirs), 0.0, theirs - ours)
-    target_wins = which & (gain > program.policy.margin)
+    ours_broken, theirs_broken = (f == Finish.NUMERICAL for f in (lanes.kept.finish, lanes.finish))
+    target_wins = which & jnp.where(ours_broken == theirs_broken, gain > program.policy.margin, ours_broken)
     draft_wins = which & ~target_wins
     start, kept = start_of(state), lanes.kept
     step = jnp.arange(kept.tokens.shape[1], dtype=jnp.int32)

@@ -48,7 +48,7 @@ class Trace(NamedTuple):
       on behind it. A comparison that the draft won is none, though the target wrote for it too.
       score: (R, S) float32 of the draft's step; NaN where none was scored.
       target_score: (R, S) float32 of the target's step, where both were.
-      turn: (R, S) int16 draft steps before this one.
+      turn: (R, S) int32 draft steps before this one.
       drafted: (R, S) int16 tokens the draft wrote for this step, kept or not.
     """
 
@@ -246,7 +246,7 @@ def empty_problems(rows: int, tokens: int, steps: int) -> Problems:
             escalated=table(jnp.bool_),
             score=table(jnp.float32),
             target_score=table(jnp.float32),
-            turn=table(jnp.int16),
+            turn=table(jnp.int32),
             drafted=table(jnp.int16),
         ),
         work=Work(*(full(0) for _ in Work._fields)),

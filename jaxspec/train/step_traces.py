@@ -174,7 +174,9 @@ def next_steps(
     segmentation: Segmentation,
     **settings: Any,
 ) -> list[list[int]]:
-    """The next step of every text, greedily, by `draft_only` or `target_only`.
+    """The next step of every text, greedily, by `draft_only` or `target_only`, as a policy of both models has it.
+
+    So a step of the draft ends at the target's EOS too, though the draft alone would write on.
 
     Args:
       draft, target, policy, segmentation: see `solve`.
@@ -185,6 +187,8 @@ def next_steps(
     if not contexts:
         return []
     settings |= {"max_new_tokens": segmentation.max_step_tokens, "max_steps": 1, "max_turns": 1}
+    if policy.first == "draft" and target.tokenizer is not None and not settings.get("ignore_eos"):
+        settings["stop_ids"] = (*settings.get("stop_ids", ()), *target.tokenizer.eos_ids)
     out = solve(draft, target, policy, contexts, segmentation=segmentation, **settings)
     return [ids[:limit] for ids, limit in zip(out.ids, limits, strict=True)]
 

@@ -1,5 +1,7 @@
 """What is told of a job's steps: who was first to write each, and how many were handed over."""
 
+import dataclasses
+
 import pytest
 
 from jaxspec.engine.solution import Solved, SolvedStep, statistics_of
@@ -36,6 +38,14 @@ def test_escalations_are_counted_by_what_the_draft_began(name: str) -> None:
     statistics = statistics_of([one, one], no_usage()._replace(decisions=2 * len(drafts)), 2, 2)
     assert statistics.escalations == 2 * escalations
     assert statistics.escalation_rate == (escalations / len(drafts) if drafts else 0.0)
+
+
+def test_where_steps_are_compared_scores_of_both_models_may_be_missing() -> None:
+    scores = [(0.5, 0.5), (None, 0.5), (0.5, None), (None, None)]
+    one = solved(*(dataclasses.replace(step(DRAFT, False, 3, ours), target_score=theirs) for ours, theirs in scores))
+    usage = no_usage()._replace(decisions=4)
+    assert statistics_of([one], usage, 2, 2, compared=True).unusable == 4
+    assert statistics_of([one], usage, 2, 2).unusable == 2
 
 
 def test_a_target_alone_stands_in_for_nobody() -> None:

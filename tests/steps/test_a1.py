@@ -13,6 +13,7 @@ from small_transformer import CONFIG, small_transformer
 from toy_model import toy_model
 
 from jaxspec import conformal, steps
+from jaxspec.engine.step_job import _check_questions, step_settings
 from jaxspec.models.cache import init_cache
 from jaxspec.models.model_fn import chain_block
 from jaxspec.models.transformer import transformer_fn
@@ -107,7 +108,7 @@ def test_a_chunk_that_ends_its_text_is_neither_scored_nor_handed_over(solution) 
     ended = [p.steps[-1] for p in solution.problems if p.finish == "eos" and p.steps[-1].author == "draft"]
     assert len(ended) > 10
     assert all(step.score is None and not step.escalated for step in ended)
-    out_of_turns = [p for p in solution.problems if p.finish == "length"]
+    out_of_turns = [p for p in solution.problems if p.finish == "steps"]
     assert len(out_of_turns) > 10
     assert all(sum(step.author == "draft" for step in p.steps) == TURNS for p in out_of_turns)
 
@@ -204,6 +205,7 @@ def test_questions_wait_for_their_own_samples_alone(monkeypatch) -> None:
 
 
 FROZEN = conformal.static_conformal(0.4, side="exact", size=128, groups=TURNS)
+BY_QUESTION = steps.a1(calibrator=conformal.adaptive_conformal(groups=3), groups="question")
 
 
 @pytest.fixture(scope="module")
@@ -248,23 +250,38 @@ def test_places_with_the_target_are_capped_and_given_in_order_and_nobody_starves
 def test_a_full_target_overrules_escalations_and_questions_are_told_apart_if_so_asked() -> None:
     calibrator = conformal.adaptive_conformal(0.8, mode="conditional", questions=3, groups=2, size=64)
     policy = steps.a1(
-        samples=SAMPLES, turns=TURNS, chunk=CHUNK, target_chunk=2, calibrator=calibrator, overflow="accept",
+        samples=SAMPLES, turns=TURNS, chunk=CHUNK, target_chunk=1, calibrator=calibrator, overflow="accept",
         resample=True,
     )  # fmt: skip
     found = solve(policy, PROMPTS[:3], target_lanes=1)
     statistics = found.statistics
     assert statistics.overruled > 0 and statistics.lane_ticks["wait"] == 0 and statistics.most_with_target == 1
+    # A place that is free again within its tick was taken all the same.
+    assert statistics.lane_ticks["target"] == statistics.target_tokens > 0
+    assert sum(statistics.lane_ticks.values()) == LANES * statistics.ticks
     cells = np.zeros((3, 2), int)
     for solved in found.problems:
         for step in solved.steps:  # written anew: a step of the target stands for the one the draft wrote
             assert step.escalated == (step.author == "target")
-            assert len(step.ids) <= (2 if step.escalated else CHUNK)
+            assert len(step.ids) <= (1 if step.escalated else CHUNK)
             cells[solved.question, min(step.turn, 1)] += step.score is not None
     tally = found.calibrator.ranks.tally
     assert tally.decisions.tolist() == cells.ravel().tolist()
     assert int(tally.escalations.sum()) == statistics.escalations + statistics.overruled
     with pytest.raises(ValueError, match="made for questions=3, and there are 4"):
         solve(policy, PROMPTS[:4])
+
+
+def test_synchronous_takes_samples_turns_and_chunk_as_a1_does() -> None:
+    counts = (SAMPLES, TURNS, CHUNK)
+    policy = steps.synchronous(0.4, *counts)
+    assert (policy.samples, policy.turns, policy.chunk) == counts
+    assert step_settings(policy) == step_settings(steps.a1(0.4, *counts))
+
+
+def test_a_calibrator_of_questions_needs_no_groups_for_them() -> None:
+    calibrator = conformal.adaptive_conformal(mode="conditional", questions=4)
+    _check_questions(steps.a1(calibrator=calibrator, groups="question"), questions=4, samples=1)
 
 
 def log_probabilities(lm, ids: list[int]) -> np.ndarray:
@@ -325,6 +342,12 @@ def test_scores_and_texts_are_those_of_passes_over_the_whole_text() -> None:
         (lambda: solve(steps.synchronous(0.4), lanes=12), "lanes=12 do not divide into questions of samples=8"),
         (lambda: solve(calibrator=conformal.adaptive_conformal(groups=3).init()), "made with other groups"),
         (lambda: solve(calibrator=conformal.fixed(0.5).init()), "start with init"),
+        (lambda: steps.synchronous(0.4, chunk=0), "chunk=0 is below 1"),
+        (lambda: solve(steps.synchronous(0.4), samples=1), "samples=1 leaves nothing to rank"),
+        (lambda: solve(steps.a1(calibrator=FROZEN)), "ranks a score among those of a calibration, and there are none"),
+        (lambda: solve(steps.a1(calibrator=FROZEN), calibrator=FROZEN.init()), "there are none; pass calibrator="),
+        (lambda: solve(steps.a1(calibrator=FROZEN), calibrator=A1.calibrator.init()), "needs RankState"),
+        (lambda: solve(BY_QUESTION, PROMPTS[:4]), "made for groups=3, and there are 4 questions"),
     ],
 )
 def test_bad_input_is_refused(make, said: str) -> None:

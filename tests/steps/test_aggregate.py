@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import jaxspec
 from jaxspec.steps.aggregate import (
     NO_ANSWER,
     best_of_n,
@@ -140,3 +141,7 @@ def test_bad_input_is_refused() -> None:
     for k in (0, 3):
         with pytest.raises(ValueError, match=f"k={k}"):
             pass_at_k(np.ones((1, 2), bool), k)
+
+
+def test_rules_are_part_of_the_public_interface() -> None:
+    assert jaxspec.steps.aggregate.majority_vote is majority_vote and "aggregate" in jaxspec.steps.__all__

@@ -96,7 +96,7 @@ def test_steps_that_broke_off_are_the_worst() -> None:
     policy = policy_of(fixed(0.0), resample=True)
     broken = jnp.zeros(LANES, bool).at[6].set(True)
     score = -jnp.arange(1.0, LANES + 1)
-    _, escalate = decided(program_of(policy, 2), state_of(policy, np.arange(LANES)), score.at[6].set(9.0), broken)
+    _, escalate = decided(program_of(policy, 2), state_of(policy, np.arange(LANES)), score.at[6].set(np.nan), broken)
     assert np.flatnonzero(escalate).tolist() == [6, 7]
 
 

@@ -10,7 +10,9 @@ import pytest
 from toy_model import greedy_continuation, toy_model
 from toy_steps import CAP, CUT, DRAFT, NEW, POLICIES, PROMPTS, SCORER, TARGET
 
-from jaxspec import drafters, steps
+from jaxspec import drafters, generate, steps
+from jaxspec.engine.request import Request
+from jaxspec.engine.step_job import build_step_job, step_settings
 from jaxspec.steps.loop import run_slice
 
 
@@ -233,9 +235,66 @@ def test_scores_that_are_no_numbers_are_worst_and_counted_and_a_step_cap_ends_a_
     statistics = solution.statistics
     assert statistics.unusable == statistics.escalations == statistics.decisions == 2 * len(PROMPTS)
     for prompt, solved in zip(PROMPTS, solution.problems, strict=True):
-        assert [step.author for step in solved.steps] == ["target"] * 2 and solved.finish == "length"
+        assert [step.author for step in solved.steps] == ["target"] * 2 and solved.finish == "steps"
         first = write_step(TARGET, list(prompt), len(prompt) + NEW)
         assert solved.ids == first + write_step(TARGET, prompt + first, len(prompt) + NEW)
+
+
+def breaking_after(lm, token: int):
+    """The model with logits that are no numbers behind a token."""
+    table = lm.params["table"].at[token :: lm.config.vocabulary].set(jnp.nan)
+    return dataclasses.replace(lm, params={"table": table})
+
+
+def shortness(params, context) -> jnp.ndarray:
+    return 1.0 / (1.0 + (context.end - context.start).astype(jnp.float32))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.9])
+@pytest.mark.parametrize("broken", ["draft", "target"])
+def test_a_step_that_broke_off_never_stands_for_a_whole_one(broken: str, threshold: float) -> None:
+    """Of the score that likes short steps best, and whatever the margin."""
+    models = {"draft": DRAFT, "target": TARGET}
+    models[broken] = breaking_after(models[broken], 6)
+    policy = steps.oracle(threshold, steps.TextScore(shortness))
+    solution = steps.solve(**models, policy=policy, problems=PROMPTS, segmentation=CUT, max_new_tokens=NEW, cache=128)
+    made = [step for solved in solution.problems for step in solved.steps]
+    scores = [(step.score, step.target_score)[broken == "target"] for step in made]
+    authors = {step.author for step, score in zip(made, scores, strict=True) if score is None}
+    assert authors == {"draft", "target"} - {broken}
+    assert {solved.finish for solved in solution.problems} == {"length"}
+    assert solution.statistics.unusable == scores.count(None) > 5
+
+
+def test_steps_are_no_limit_of_their_own() -> None:
+    settings = dict(max_new_tokens=100, temperature=2.0, seed=3)
+    chunks = steps.Segmentation.chunks(1)
+    found = steps.solve(DRAFT, TARGET, steps.target_only(), PROMPTS[:3], segmentation=chunks, **settings)
+    plain = generate(TARGET, PROMPTS[:3], **settings)
+    assert found.ids == plain.ids and [len(solved.steps) for solved in found.problems] == [100] * 3
+    assert [solved.finish for solved in found.problems] == plain.finish == ["length"] * 3
+    assert [step.turn for step in found.problems[0].steps] == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("policy", "settings", "expected"),
+    [
+        (steps.target_only(), {}, (256, 256)),
+        (steps.target_only(), {"max_turns": 5}, (5, 5)),
+        (steps.rsd(0.5, SCORER), {"max_steps": 5, "max_turns": 9}, (5, 9)),
+        (steps.a1(samples=1, turns=5, chunk=4), {}, (10, 5)),
+        (steps.a1(samples=1, turns=999, chunk=4), {}, (256, 256)),
+        (steps.a1(samples=1, turns=9, chunk=4), {"max_steps": 5}, (10, 5)),
+    ],
+)
+def test_a_text_may_have_as_many_steps_as_tokens_unless_told_otherwise(policy, settings, expected) -> None:
+    job = build_step_job(
+        *(toy_model(seed, context=512) for seed in (1, 2)),
+        policy,
+        [Request((1, 2), 200)],
+        step_settings(policy, **{"segmentation": CUT, **settings}),
+    )
+    assert (job.program.max_steps, job.program.max_turns) == expected
 
 
 def test_a_scorer_without_its_model_is_refused() -> None:

@@ -7,7 +7,7 @@ from toy_model import toy_model
 from jaxspec import steps
 from jaxspec.engine.request import Request
 from jaxspec.engine.solve import init_state
-from jaxspec.engine.step_job import MOST_PATIENCE, StepJob, build_step_job, step_settings
+from jaxspec.engine.step_job import MOST_PATIENCE, StepJob, _reading_sizes, build_step_job, step_settings
 from jaxspec.steps.reading import first_in_line
 from jaxspec.steps.state import Phase
 from jaxspec.steps.waiting import is_ripe
@@ -63,3 +63,17 @@ def test_the_targets_reading_keeps_up_with_chunks_and_with_prompts(lanes: int, c
     program = job_of(steps.a1(samples=1, turns=3, chunk=chunk), lanes).program
     assert program.read_lanes == rows >= min(lanes, 1.5 * lanes / chunk)
     assert program.read_lanes * program.read_width >= min(64, lanes * program.read_width)
+
+
+@pytest.mark.parametrize(
+    ("policy", "width"),
+    [
+        (steps.a1(chunk=64), 64),
+        (steps.a1(chunk=5, target_chunk=100), 128),
+        (steps.a1(chunk=1), 8),
+        (steps.a1(chunk=500), 256),
+        (steps.rsd(0.5), 256),  # scored from a model of its own, without logits
+    ],
+)
+def test_an_accelerator_reads_no_more_than_a_step_where_the_target_scores(policy: steps.Policy, width: int) -> None:
+    assert _reading_sizes(policy, step_settings(policy), 32, on_cpu=False) == (width, 32)

@@ -11,6 +11,7 @@ import pytest
 import jaxspec
 from jaxspec.engine.score_model import describe_scoring, load_scorer, weights_hash
 from jaxspec.models.config import ModelConfig
+from jaxspec.steps.scorers import RewardModel
 from jaxspec.tasks.arithmetic import tokenizer
 from jaxspec.train import run_step_head as run_step_head_module
 from jaxspec.train import trainer
@@ -245,6 +246,19 @@ def test_the_hash_does_not_depend_on_the_type_of_the_weights(tmp_path) -> None:
     draft, target = small_pair(tmp_path)
     assert weights_hash(jaxspec.load(draft, dtype="float32")) == weights_hash(jaxspec.load(draft, dtype="bfloat16"))
     assert weights_hash(jaxspec.load(draft)) != weights_hash(jaxspec.load(target))
+
+
+def test_a_published_reward_model_needs_no_description(tmp_path) -> None:
+    for name, outputs in (("reward", 1), ("router", 2)):
+        config = dataclasses.replace(CONFIG, tied=False, outputs=outputs)
+        save_model(tmp_path / name, config, init_params(config, jax.random.key(0)), tokenizer())
+    loaded = load_scorer(tmp_path / "reward", None, None)
+    assert loaded.score == RewardModel() and loaded.model.config.outputs == 1 and loaded.quantiles == ()
+    with pytest.raises(ValueError, match="was measured on no steps of a draft; choose a threshold"):
+        loaded.line(0.5)
+    for name in ("router", "nothing"):
+        with pytest.raises(FileNotFoundError, match="scoring.json does not exist"):
+            load_scorer(tmp_path / name, None, None)
 
 
 def test_bad_settings_and_folders(tmp_path) -> None:

@@ -27,9 +27,9 @@ def digit_sum(params, context):
 SCORE = steps.TextScore(digit_sum)
 
 
-def collect(prompts) -> StepTraces:
+def collect(prompts, draft=DRAFT, target=TARGET) -> StepTraces:
     return collect_traces(
-        DRAFT, TARGET, prompts, SCORE, segmentation=CUT, max_new_tokens=NEW, max_steps=8, lanes=4
+        draft, target, prompts, SCORE, segmentation=CUT, max_new_tokens=NEW, max_steps=8, lanes=4
     )  # fmt: skip
 
 
@@ -64,6 +64,14 @@ def test_steps_scores_and_contexts_are_those_of_plain_decoding(traces: StepTrace
         assert traces.tokens[problem, traces.start[n] : end].tolist() == kept[n, : length[n]].tolist()
         assert traces.by_target[n] == (traces.advantage[n] > 0)
     assert (traces.length <= traces.prompt_length + NEW).all()
+
+
+def test_a_discarded_step_of_the_draft_ends_at_the_eos_of_either_model() -> None:
+    """As the step did that was scored."""
+    found = collect(PROMPTS, toy_model(1, eos_ids=(5,)), toy_model(2, eos_ids=(4,)))
+    said = [ids[:length].tolist() for ids, length in zip(found.draft, found.draft_length, strict=True)]
+    assert found.draft_score.tolist() == [sum(ids) % 3 for ids in said]
+    assert any(ids[-1] == 4 for ids, by_target in zip(said, found.by_target, strict=True) if by_target)
 
 
 def test_joined_traces_keep_their_problems(traces: StepTraces) -> None:
