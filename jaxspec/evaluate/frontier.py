@@ -55,7 +55,7 @@ class FrontierPoint(NamedTuple):
       step_accuracy: share of steps that are right given those before; None where only answers are marked.
       escalation: share of the draft's steps that the target replaced; 1 where the target writes alone.
       target_tokens: that the target wrote, kept or not.
-      target_calls: passes in which it wrote, summed over problems.
+      target_calls: steps that the target wrote, kept or not.
       wasted: share of the target's steps that are right no more than the draft's were, 0 without any; None likewise.
       seconds: of the whole run, compilation apart.
     """
@@ -119,8 +119,9 @@ def unscored(rates: Sequence[float]) -> list[Contender]:
 
 
 def by_reward(reward: ScoringModel, rates: Sequence[float]) -> Contender:
-    """RSD where the reward's own quantiles promise the escalation `rates`, and at 0.7, its authors' threshold."""
-    lines = tuple(sorted({*(reward.line(rate) for rate in rates), 0.7}))
+    """RSD where the reward's own quantiles promise the escalation `rates`, if it has any, and at 0.7, its authors'
+    threshold."""
+    lines = tuple(sorted({*(reward.line(rate) for rate in rates if reward.quantiles), 0.7}))
     return Contender(policies.rsd(scorer=reward.score), lines, scorer=reward.model)
 
 
@@ -174,6 +175,7 @@ def frontier(
             counted = solution.statistics
             by_draft = [step for one in solution.problems for step in one.steps if step.author == "draft"]
             replaced = counted.steps - len(by_draft)
+            compared = policy.on_escalation == "compare"
             point = FrontierPoint(
                 policy=policy.name,
                 threshold=threshold,
@@ -183,7 +185,7 @@ def frontier(
                 step_accuracy=marks.step_accuracy,
                 escalation=replaced / counted.steps,
                 target_tokens=counted.target_tokens,
-                target_calls=counted.target_calls,
+                target_calls=counted.steps if compared else replaced,
                 wasted=marks.wasted,
                 seconds=solution.seconds,
             )

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from jaxspec.engine.solution import Solved
-from jaxspec.tasks.grade import grade_stated
+from jaxspec.tasks.grade import grade, grade_stated
+from jaxspec.tasks.math_verifier import MathVerifier
 
 
 class Marks(NamedTuple):
@@ -33,6 +34,12 @@ class Marking(Protocol):
     def mark(self, solved: Sequence[Solved]) -> Marks:
         """Marks of one solution of every problem, in order."""
         ...
+
+
+def grade_by(verifier: MathVerifier | None) -> Callable[[str, str], bool]:
+    """(reference, text) -> whether the text's answer is right, by a verifier where it is neither number nor the same
+    text as the reference's; without one such answers are wrong."""
+    return lambda reference, text: grade_stated(reference, text) or grade(text, reference, verifier).correct
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """The frontier of a random pair: identities of its ends, waste counted by hand, and what the demo prints."""
 
 import dataclasses
+import importlib
 import json
 import math
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,13 +22,14 @@ from jaxspec.evaluate.frontier import (
     FrontierRun,
     RolloutSettings,
     by_likelihood,
+    by_reward,
     difference,
     escalation_at,
     frontier,
     plot,
     unscored,
 )
-from jaxspec.evaluate.marking import AnswerMarking
+from jaxspec.evaluate.marking import AnswerMarking, grade_by
 from jaxspec.models.config import ModelConfig
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.transformer import transformer_fn
@@ -72,6 +75,17 @@ def test_the_ends_of_a_sweep_are_the_models_alone(runs: list[FrontierRun]) -> No
     assert replaced.point.target_tokens == target.point.target_tokens == sum(len(one.ids) for one in target.solved)
 
 
+def test_calls_of_the_target_are_the_steps_handed_over(pair, runs: list[FrontierRun]) -> None:
+    draft, target, kept, replaced = runs
+    assert draft.point.target_calls == kept.point.target_calls == 0
+    written = [sum(len(one.steps) for one in run.solved) for run in (target, replaced)]
+    assert written == [target.point.target_calls, replaced.point.target_calls]
+    contending = [Contender(steps.oracle(scorer=exact_score()))]
+    compared = frontier(*pair, ArithmeticMarking(*pair, PROBLEMS, SETTINGS), contending, SETTINGS)[0]
+    assert compared.point.target_calls == sum(len(one.steps) for one in compared.solved)
+    assert compared.point.escalation < 1.0 and compared.point.target_calls < compared.point.target_tokens
+
+
 def test_waste_is_what_gains_nothing(runs: list[FrontierRun]) -> None:
     everything = runs[3]
     gains = total = 0
@@ -105,6 +119,8 @@ def test_contenders_run_at_the_lines_their_scores_promise() -> None:
     assert tuple(found) == arbitrage_demo.POLICIES
     np.testing.assert_allclose(found["rsd"].thresholds, [0.1, 0.5, 0.7])
     np.testing.assert_allclose(found["arbitrage"].thresholds, [0.9, 0.5])
+    unmeasured = dataclasses.replace(reward, quantiles=())
+    assert by_reward(unmeasured, (0.1, 0.5)).thresholds == (0.7,)
 
 
 def test_where_only_answers_are_known_policies_run_without_training(pair, tmp_path) -> None:
@@ -150,6 +166,35 @@ def test_the_picture_says_who_wrote_what_and_why(runs: list[FrontierRun]) -> Non
     shown = picture(PROBLEMS[0], runs[3].solved[0], 0.5).plain
     assert shown.count("escalated: ") == len(runs[3].solved[0].steps) and "against 0.50" in shown
     assert list(points_object(runs)) == ["draft_only", "target_only", "rsd"]
+
+
+class Verifier:
+    """Knows one equality."""
+
+    failures = 1
+
+    def equal(self, reference: str, answer: str) -> bool:
+        return (reference, answer) == ("x+1", "1+x")
+
+
+def test_a_verifier_is_asked_where_answers_are_neither_numbers_nor_alike(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    questions = importlib.import_module("questions")
+    for verifier in (None, Verifier()):
+        is_right = grade_by(verifier)
+        for reference, text, expected in (
+            ("so \\boxed{x+1}", "then \\boxed{1+x}", verifier is not None),
+            ("so \\boxed{x+1}", "then \\boxed{x+2}", False),
+            ("so \\boxed{x+1}", "then \\boxed{x+1}", True),
+            ("#### 12", "it is 12.0", True),
+            ("#### 12", "it is 13", False),
+            ("Paris", "Paris", True),
+            ("12", "it is \\boxed{12}", True),
+        ):
+            assert is_right(reference, text) == expected, (reference, text)
+        facts = questions.grader_facts(verifier)
+        assert ("math-verify is not installed" in facts["grader"]) == (verifier is None)
+        assert facts.get("no verdict of math-verify") == getattr(verifier, "failures", None)
 
 
 def test_bad_settings(pair) -> None:
