@@ -37,9 +37,23 @@ def test_a_plan_needs_no_weights_and_runs_nothing() -> None:
     assert run_slice._cache_size() == before
 
 
+def test_a_plan_counts_a_draft_model_and_its_cache() -> None:
+    lm, draft = small_transformer(), small_transformer()
+    sizes = {"lanes": 2, "cache": 256}
+    plan = jaxspec.plan(lm, drafter=jaxspec.drafters.draft_model(draft, 3), acceptance="rejection", **sizes)
+    alone = jaxspec.plan(lm, block=4, **sizes)
+    assert (plan.weights, plan.cache, plan.logits) == (alone.weights, alone.cache, alone.logits)
+    assert alone.drafter == 0 and plan.drafter >= bytes_of(draft.params) + plan.cache
+    assert plan.peak >= alone.peak + bytes_of(draft.params) + plan.cache
+    copying = jaxspec.plan(lm, drafter=jaxspec.drafters.suffix(width=3), **sizes)
+    assert copying.logits == alone.logits and copying.drafter < plan.drafter
+
+
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [
+        ({"block": 4, "drafter": jaxspec.drafters.suffix()}, "block=4 and a drafter, whose blocks"),
+        ({"block": 1.5}, "block=1.5 is not an integer"),
         ({"block": 0}, "block=0 is below 1"),
         ({"lanes": 0, "cache": 128}, "lanes=0 is below 1"),
         ({"cache": 1}, "cache=1 is below 2"),
