@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import qwix
 from small_transformer import CONFIG, small_transformer
 from toy_model import toy_model
 
@@ -104,7 +105,6 @@ def test_every_weight_goes_to_the_nearest_level(bits: int, group: int | None) ->
 
 @pytest.mark.parametrize(("bits", "group"), OF_BYTES)
 def test_levels_and_scales_are_those_of_qwix(bits: int, group: int | None) -> None:
-    qwix = pytest.importorskip("qwix")
     kernel = jnp.asarray(random_kernel(64, 7, seed=1))
     theirs = qwix.quantize(
         kernel,
