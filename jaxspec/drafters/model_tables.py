@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from jaxspec.models.config import ModelConfig
 from jaxspec.models.kept import kept_folder
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import ModelFn, Params, chain_block
+from jaxspec.models.weights_hash import add_weights
 
 CHUNK = 64  # tokens a pass
 PREFIXES = ("auto", "none", "bos", "newline")
@@ -255,20 +256,6 @@ def fingerprint(lm: LanguageModel) -> str:
     """SHA-256 over description and every weight of a model."""
     if lm not in _fingerprints:
         digest = hashlib.sha256(repr((lm.config, str(jnp.dtype(lm.dtype)))).encode())
-        for path, leaf in jax.tree_util.tree_leaves_with_path(lm.params):
-            values = _values_of(leaf)
-            digest.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}".encode())
-            digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        add_weights(digest, lm.params)
         _fingerprints[lm] = digest.hexdigest()
     return _fingerprints[lm]
-
-
-def _values_of(leaf: Any) -> np.ndarray:
-    """The values of a weight in host memory: where they lie, or copied for the caller alone.
-
-    An array keeps what was copied from its device for it: with all weights of an accelerator, a second model.
-    """
-    if isinstance(leaf, jax.Array):
-        is_there = leaf.is_fully_replicated and all(device.platform == "cpu" for device in leaf.devices())
-        leaf = leaf if is_there else jnp.copy(leaf)
-    return np.asarray(leaf)

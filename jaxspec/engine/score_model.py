@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxspec.engine.load import load
+from jaxspec.models.from_huggingface import config_from_huggingface
 from jaxspec.models.language_model import LanguageModel
+from jaxspec.models.weights_hash import add_weights
 from jaxspec.steps.scorers import AdvantageRouter, RewardModel
 
 SCORING = "scoring.json"
@@ -54,12 +54,7 @@ def weights_hash(lm: LanguageModel) -> str:
     """SHA-256 over all weights, rounded to bfloat16 so that it does not depend on the type a model is loaded in."""
     if lm not in _hashes:
         digest = hashlib.sha256()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(lm.params):
-            values = np.asarray(leaf)
-            if jnp.issubdtype(values.dtype, jnp.floating):
-                values = values.astype(jnp.bfloat16)
-            digest.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}".encode())
-            digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        add_weights(digest, lm.params, rounded=True)
         _hashes[lm] = digest.hexdigest()
     return _hashes[lm]
 
@@ -96,10 +91,10 @@ def load_scorer(
     """
     path = Path(folder) / SCORING
     if not path.exists():
-        published = load(folder, dtype=dtype) if path.parent.is_dir() else None
-        if published is None or published.config.outputs != 1:
+        described = path.with_name("config.json")
+        if not described.exists() or config_from_huggingface(json.loads(described.read_text())).outputs != 1:
             raise FileNotFoundError(f"{path} does not exist; it says what a scoring model was trained for")
-        return ScoringModel(published, RewardModel(), ())
+        return ScoringModel(load(folder, dtype=dtype), RewardModel(), ())
     try:
         record: dict[str, Any] = json.loads(path.read_text())
         kind, hashes = str(record["kind"]), {name: str(record[name]) for name in ("draft", "target")}
