@@ -10,6 +10,7 @@ from toy_model import toy_model
 import jaxspec
 from jaxspec import drafters
 from jaxspec.decode.loop import run_slice
+from jaxspec.decode.types import Drafter
 from jaxspec.train.forward import forward
 
 NEW = 20
@@ -28,7 +29,7 @@ FAST = ("context_ngram", "draft_model")
 DRAFTERS = {
     "context_ngram": drafters.context_ngram(width=5),
     "token_recycling": drafters.token_recycling(branches=3, nodes=12, start="empty"),
-    "draft_model": drafters.draft_model(toy_model(0), 3),
+    "draft_model": drafters.draft_model(toy_model(5), 3),
     "jacobi": drafters.jacobi(5, "rolling"),
 }
 
@@ -45,6 +46,7 @@ def with_companion(index: int) -> dict:
 def test_every_request_equals_its_own_run(name: str) -> None:
     lm, shape = toy_model(0), {"lanes": 2, "cache": 128}
     together = jaxspec.generate(lm, PROMPTS, drafter=DRAFTERS[name], **shape, **SETTINGS)
+    assert 0 < together.statistics.accepted < together.statistics.drafted
     for index, prompt in enumerate(PROMPTS):
         pair = [prompt, PROMPTS[1]]
         alone = jaxspec.generate(lm, pair, drafter=DRAFTERS[name], **shape, **with_companion(index))
@@ -63,10 +65,14 @@ def test_a_single_run_compiled_for_itself_says_the_same(index: int) -> None:
     assert together.ids[index] == alone.ids[0]
 
 
-@pytest.mark.parametrize("name", ["context_ngram", pytest.param("draft_model", marks=pytest.mark.slow)])
-def test_drafts_are_as_long_as_a_request_allows(name: str) -> None:
+@pytest.mark.parametrize(
+    "drafter",
+    [DRAFTERS["context_ngram"], pytest.param(drafters.draft_model(toy_model(0), 3), marks=pytest.mark.slow)],
+    ids=["context_ngram", "draft_model"],
+)
+def test_drafts_are_as_long_as_a_request_allows(drafter: Drafter) -> None:
     settings = {"max_new_tokens": 40, "max_draft": [0, 1, 2, None]}
-    found = jaxspec.generate(toy_model(0), [[1, 2, 1, 2]] * 4, drafter=DRAFTERS[name], **settings)
+    found = jaxspec.generate(toy_model(0), [[1, 2, 1, 2]] * 4, drafter=drafter, **settings)
     longest = [max(np.flatnonzero(part.histogram)) for part in found.statistics.per_prompt]
     assert longest[0] == 0 and longest[1] <= 1 and longest[2] <= 2 < longest[3]
     assert found.ids[0] == found.ids[3]

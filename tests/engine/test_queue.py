@@ -10,6 +10,7 @@ from toy_model import greedy_continuation, toy_model
 import jaxspec
 from jaxspec import drafters
 from jaxspec.decode.commit import Finish
+from jaxspec.decode.types import Drafter
 from jaxspec.drafters.best import CorpusWhereFree
 from jaxspec.engine.generate import run
 from jaxspec.engine.job import build_job
@@ -62,26 +63,34 @@ def test_fifty_requests_in_any_order_on_any_number_of_lanes(alone, lanes: int, s
     assert got == [alone[i] for i in order]
 
 
-@pytest.mark.parametrize("acceptance", ["rejection", pytest.param("typical", marks=pytest.mark.slow)])
-def test_texts_that_follow_drafts_follow_those_of_their_own_request(acceptance: str) -> None:
+MIXED = drafters.mix(
+    drafters.suffix(width=4),
+    drafters.token_recycling(3, 12, start="empty", pairs=64),
+    CorpusWhereFree(4, 256, ""),
+    budget=8,
+    widths=(0, 3, 8),
+)
+FOLLOWED = [
+    ("rejection", MIXED),
+    ("rejection", drafters.draft_model(toy_model(5), "auto", branches=2)),
+    pytest.param("typical", MIXED, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("acceptance", "drafter"), FOLLOWED, ids=["mix", "draft_model", "typical"])
+def test_texts_that_follow_drafts_follow_those_of_their_own_request(acceptance: str, drafter: Drafter) -> None:
     """Also where drafters learn from all lanes and choose widths by the clock, which they must not then."""
-    parts = (
-        drafters.suffix(width=4),
-        drafters.token_recycling(3, 12, start="empty", pairs=64),
-        CorpusWhereFree(4, 256, ""),
-    )
-    drafter = drafters.mix(*parts, budget=8, widths=(0, 3, 8))
     requests = [dataclasses.replace(request, temperature=1.5) for request in requests_of(20)]
 
     def texts(order: list[int], lanes: int, seconds: float) -> list[list[int]]:
         job = build_job(LM, requests, drafter, lanes=lanes, cache=128, acceptance=acceptance)
-        step = job.inputs.step_seconds
-        job = dataclasses.replace(job, inputs=job.inputs._replace(step_seconds=step * seconds))
+        steps = 1 + seconds * np.arange(job.inputs.step_seconds.shape[0])
+        job = dataclasses.replace(job, inputs=job.inputs._replace(step_seconds=jnp.asarray(steps, jnp.float32)))
         done = {item.index: item.ids.tolist() for item in run(job, [requests[index] for index in order])[0]}
         return [done[order.index(index)] for index in range(len(requests))]
 
-    first = texts(list(range(20)), 4, 1.0)
-    assert texts(np.random.default_rng(0).permutation(20).tolist(), 4, 2.0) == first
+    first = texts(list(range(20)), 4, 0.0)
+    assert texts(np.random.default_rng(0).permutation(20).tolist(), 3, 9.0) == first
     plain = build_job(LM, requests, drafters.autoregressive(), lanes=4, cache=128, acceptance=acceptance)
     assert [item.ids.tolist() for item in run(plain, requests)[0]] != first  # they do follow drafts
 
