@@ -33,7 +33,7 @@ demo: $(VENV)/.installed
 
 test: lint
 	@XLA_FLAGS="$(XLA_FLAGS) $(QUICK_COMPILE)" $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(EQUAL_BITS)
+	$(if $(PYTEST_ARGS),,@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(EQUAL_BITS))
 
 test-slow: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -q -m slow $(PYTEST_ARGS)

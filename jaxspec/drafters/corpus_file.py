@@ -20,9 +20,7 @@ def read_texts(path: Path, language_model: Any) -> list[list[int]]:
         tokenizer; the message names file and line.
     """
     texts = [token_ids(text, language_model, where, special=False) for where, text in _entries(path)]
-    if not any(texts):
-        raise ValueError(f"{WHAT} {path} holds no text; leave the path out or put some in")
-    return texts
+    return _not_empty(path, texts)
 
 
 def check_file(path: Path) -> None:
@@ -30,9 +28,15 @@ def check_file(path: Path) -> None:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it cannot be read as texts; the message names file and line.
+      ValueError: it cannot be read as texts, or is empty; the message names file and line.
     """
-    _entries(path)
+    _not_empty(path, [text for _, text in _entries(path)])
+
+
+def _not_empty(path: Path, texts: list[Any]) -> list[Any]:
+    if not any(texts):
+        raise ValueError(f"{WHAT} {path} holds no text; leave the path out or put some in")
+    return texts
 
 
 def _entries(path: Path) -> list[tuple[str, str | list[int]]]:

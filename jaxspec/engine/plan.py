@@ -25,7 +25,8 @@ class MemoryPlan:
     Attributes:
       weights: of the target.
       cache: keys and values of all lanes.
-      drafter: what it reads and remembers: tables, or the weights and the cache of a draft model.
+      drafter: what it reads and remembers: tables, or the weights and the cache of a draft model. Weights it shares
+        with the target are counted there.
       logits: of one block in float32.
       peak: everything at once, as the compiler assigned it: weights, state and temporaries.
     """
@@ -52,7 +53,7 @@ def plan(
     """Compiles decoding of `lanes` lanes and reads off what it takes.
 
     Args:
-      lm: the target; its weights are not touched.
+      lm: the target; its weights are not touched, unless the drafter makes tables or a copy of them.
       lanes: requests at once.
       cache: tokens a lane may hold.
       block: nodes a block, the root included, of a drafter that takes no memory; None for 1, or for the drafter's.
@@ -79,10 +80,12 @@ def plan(
         lambda params: init_state(lm.config, np.dtype(lm.cache_dtype), drafter, job.shape, params), params
     )
     memory = program_memory(run_slice.lower(job.program, job.inputs, state))
+    of_target = {id(leaf) for leaf in jax.tree.leaves(lm.params)}
+    shared = bytes_of([leaf for leaf in jax.tree.leaves(params) if id(leaf) in of_target])
     return MemoryPlan(
         weights=bytes_of(lm.params),
         cache=bytes_of((state.cache.keys, state.cache.values)),
-        drafter=bytes_of((params, state.drafter)),
+        drafter=bytes_of((params, state.drafter)) - shared,
         logits=lanes * (drafter.nodes + 1) * lm.config.vocabulary * jnp.dtype(jnp.float32).itemsize,
-        peak=memory.peak,
+        peak=memory.peak - shared,  # an array that is passed twice
     )

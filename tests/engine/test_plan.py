@@ -38,13 +38,16 @@ def test_a_plan_needs_no_weights_and_runs_nothing() -> None:
 
 
 def test_a_plan_counts_a_draft_model_and_its_cache() -> None:
-    lm, draft = small_transformer(), small_transformer()
+    lm = small_transformer()
+    draft = dataclasses.replace(lm, params=jax.tree.map(jnp.copy, lm.params))
     sizes = {"lanes": 2, "cache": 256}
     plan = jaxspec.plan(lm, drafter=jaxspec.drafters.draft_model(draft, 3), acceptance="rejection", **sizes)
     alone = jaxspec.plan(lm, block=4, **sizes)
     assert (plan.weights, plan.cache, plan.logits) == (alone.weights, alone.cache, alone.logits)
     assert alone.drafter == 0 and plan.drafter >= bytes_of(draft.params) + plan.cache
     assert plan.peak >= alone.peak + bytes_of(draft.params) + plan.cache
+    layers = jaxspec.plan(lm, drafter=jaxspec.drafters.draft_model("self:layers=1", 3), **sizes)
+    assert layers.drafter < alone.cache < alone.peak < layers.peak < plan.peak - bytes_of(draft.params)
     copying = jaxspec.plan(lm, drafter=jaxspec.drafters.suffix(width=3), **sizes)
     assert copying.logits == alone.logits and copying.drafter < plan.drafter
 
