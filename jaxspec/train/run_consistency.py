@@ -59,7 +59,7 @@ class ConsistencyConfig:
         back before a collapse, or on from a round that was finished. A LoRA run's hold adapters alone and will not
         do. None starts from the base's own.
       widen: a wider net to set the model into before it is trained, of the same function; see `jaxspec.train.widen`.
-        None trains the model as it is.
+        `weights` are then of the wider net. None trains the model as it is.
       folder: gets trajectories and the run of every round, and the finished checkpoint (`model/`).
       training: steps and optimiser of every round.
       answers: `own`: the model answers `prompts` prompts and is trained on the trajectories of its answers, as
@@ -193,10 +193,10 @@ def run_consistency(
     if rows is None:
         find_task(config.task)  # raises before a base is read
     base = load(config.base, dtype="float32")
-    if config.weights is not None:
-        base = dataclasses.replace(base, params=checkpoint_params(Path(config.weights), base.params))
     if config.widen is not None:
         base = widened(base, config.widen, seed=config.training.seed)
+    if config.weights is not None:
+        base = dataclasses.replace(base, params=checkpoint_params(Path(config.weights), base.params))
     task = _generated(config, base) if rows is None else _questions(config, base, rows)
     check_run(_run_folder(folder, 0), _training(config, 0), _description(config, base), resume=resume)
     measured = [task.example(config.training.seed, index, "held_out") for index in range(config.held_out)]

@@ -94,6 +94,17 @@ def test_training_brings_the_new_weights_into_use(tmp_path, unmeasured) -> None:
             assert np.mean(before != after) > 0.99, f"{layer} {part} {kernel}"
 
 
+def test_a_widened_run_starts_from_a_checkpoint_of_another(tmp_path, unmeasured) -> None:
+    lm = small_model()
+    save_model(tmp_path / "base", lm.config, lm.params, lm.tokenizer)
+    first = run_consistency(wide_run(tmp_path))
+    (checkpoint,) = (tmp_path / "wide" / "round-0" / "run" / "checkpoints").iterdir()
+    second = run_consistency(wide_run(tmp_path, folder=str(tmp_path / "on"), weights=str(checkpoint)))
+    assert first.folder is not None and second.folder is not None
+    before, after = (jaxspec.load(folder).params for folder in (first.folder, second.folder))
+    assert not jax.tree.all(jax.tree.map(np.array_equal, before, after))
+
+
 def test_a_shape_that_does_not_fit_is_refused_before_anything_is_written(tmp_path, unmeasured) -> None:
     lm = small_model()
     save_model(tmp_path / "base", lm.config, lm.params, lm.tokenizer)
