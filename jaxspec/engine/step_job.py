@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxspec.conformal import Fixed
 from jaxspec.decode.acceptance import Coupled, Greedy
 from jaxspec.decode.binding import Binding, bind, of_target
 from jaxspec.decode.commit import StopRules
@@ -22,11 +23,11 @@ from jaxspec.drafters.vocabulary import compare, tokens_of
 from jaxspec.engine.job import power_of_two, stop_rules
 from jaxspec.engine.request import Request, check_room, flags_of_requests
 from jaxspec.models.language_model import LanguageModel, check_writes
-from jaxspec.steps.padded import padded
 from jaxspec.steps.program import Model, ModelInputs, StepInputs, StepProgram
 from jaxspec.steps.scorers import AdvantageRouter, RewardModel
 from jaxspec.steps.segmentation import Segmentation, step_rules
 from jaxspec.steps.types import Policy, ReadingScorer, TextScorer
+from jaxspec.steps.wider_vocabulary import with_vocabulary
 
 LANES_A_READER = 16  # lanes for each that a reading pass takes on a CPU
 MOST_PATIENCE = 128  # ticks: a few steps of the usual length
@@ -171,14 +172,17 @@ def build_step_job(
         of_target(settings.drafter or autoregressive(), draft),
         of_target(settings.target_drafter or autoregressive(), target),
     ]
-    max_steps, max_turns = _most_steps(policy, settings, slots)
+    longest = max((request.max_new_tokens for request in requests), default=1)
+    max_steps, max_turns = _most_steps(policy, settings, min(power_of_two(longest, 64), slots))
     streams = [
         stream if flags.stochastic and discards else None
         for stream, discards in ((DRAFT_STEPS, policy.discards_drafts), (TARGET_STEPS, policy.discards_targets))
     ]
     barrier = lanes if settings.lockstep else 1
-    networks = [padded(lm.model, lm.config.vocabulary, vocabulary) for lm in (draft, target)]
-    scorer_fn = None if scorer is None else padded(scorer.model, scorer.config.vocabulary, vocabulary, says=False)
+    networks = [with_vocabulary(lm.model, lm.config.vocabulary, vocabulary) for lm in (draft, target)]
+    scorer_fn = None
+    if scorer is not None:
+        scorer_fn = with_vocabulary(scorer.model, scorer.config.vocabulary, vocabulary, says=False)
     program = StepProgram(
         draft=Model(networks[0], bind(token_drafters[0], binding), lanes, streams[0]),
         target=Model(networks[1], bind(token_drafters[1], binding), target_lanes, streams[1]),
@@ -234,12 +238,12 @@ def _check(settings: StepSettings) -> None:
         )
 
 
-def _most_steps(policy: Policy, settings: StepSettings, slots: int) -> tuple[int, int]:
-    """Steps and draft steps a problem may have. Left to us, no text of `slots` tokens has more: none is empty."""
+def _most_steps(policy: Policy, settings: StepSettings, most_tokens: int) -> tuple[int, int]:
+    """Steps and draft steps a problem may have. Left to us, an answer of `most_tokens` has no more: none is empty."""
     a_turn = 2 if policy.on_escalation == "continue" else 1
     if settings.max_steps is None:
-        turns = min(settings.max_turns or slots, slots)
-        return min(a_turn * turns, slots), turns
+        turns = min(settings.max_turns or most_tokens, most_tokens)
+        return min(a_turn * turns, most_tokens), turns
     turns = settings.max_turns or settings.max_steps
     if a_turn > 1:  # a turn must not end between its steps
         turns = min(turns, settings.max_steps)
@@ -263,7 +267,7 @@ def _check_questions(policy: Policy, questions: int, samples: int) -> None:
             "nothing to rank; take 2 or more"
         )
     setting, known = "questions", getattr(policy.calibrator, "questions", 0)
-    if not known and policy.groups == "question":
+    if not known and policy.groups == "question" and not isinstance(policy.calibrator, Fixed):
         setting, known = "groups", getattr(policy.calibrator, "groups", 0)
     if known and known < questions:
         raise ValueError(
@@ -371,9 +375,10 @@ def _reading_sizes(policy: Policy, settings: StepSettings, lanes: int, *, on_cpu
     if not on_cpu:
         if not by_target:
             return 256, lanes
-        # A pass that scores puts out a row of the vocabulary for every token, so it is no wider than steps may be.
+        # A pass that scores puts out a row of the vocabulary for every token, so it is not much wider than steps may
+        # be; but prompts are read by it as well.
         of_target = settings.target_segmentation or settings.segmentation
-        return min(256, power_of_two(max(chunk, of_target.max_step_tokens), 8)), lanes
+        return min(256, power_of_two(max(chunk, of_target.max_step_tokens), 64)), lanes
     # A pass of many lanes leaves room for few tokens of each on a CPU, but prompts must keep up with lanes.
     width = 64
     if not by_target:

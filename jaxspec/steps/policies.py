@@ -10,6 +10,7 @@ import numbers
 from typing import Any
 
 from jaxspec.conformal import Calibrator, adaptive_conformal, fixed
+from jaxspec.decode.whole_number import integer
 from jaxspec.steps.scorers import AdvantageRouter, Likelihood, RandomScore, RewardModel
 from jaxspec.steps.types import Policy, Scorer
 from jaxspec.steps.weighted import weighted
@@ -173,7 +174,7 @@ def synchronous(
 
 def _check_counts(**counts: int | None) -> None:
     for name, count in counts.items():
-        if count is not None and count < 1:
+        if count is not None and integer(name, count) < 1:
             raise ValueError(f"{name}={count} is below 1")
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxspec.decode.sampling import Leaf
 from jaxspec.decode.stop import SMALLEST_BUCKET, build_stop_table
+from jaxspec.decode.whole_number import integer
 
 BYTES = [bytes([value]) for value in range(256)]
 AFTER, BEFORE = 1, 2  # where a step ends: behind the token, or, its last bytes being proof alone, before it
@@ -97,7 +98,7 @@ class Segmentation:
         _check_list(self.delimiters)
         if any(not delimiter for delimiter in self.delimiters):
             raise ValueError("a delimiter is empty, which would end every step at once; remove it")
-        if self.max_step_tokens < 1:
+        if integer("max_step_tokens", self.max_step_tokens) < 1:
             raise ValueError(f"max_step_tokens={self.max_step_tokens} leaves no room for a step; give at least 1")
         shortest = min((len(delimiter.encode()) for delimiter in self.delimiters), default=self.lookahead + 1)
         if not 0 <= self.lookahead < shortest:

@@ -12,7 +12,7 @@ from jaxspec.models.model_fn import Block, BlockOutput, ModelFn, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Padded:
+class WiderVocabulary:
     """A `ModelFn` in a loop of more ids than its own: it never says those it lacks, and reads its last one for them.
 
     Attributes:
@@ -34,7 +34,7 @@ class Padded:
         return output._replace(logits=jnp.pad(output.logits, missing, constant_values=-jnp.inf))
 
 
-def padded(model_fn: ModelFn, own: int, vocabulary: int, *, says: bool = True) -> ModelFn:
+def with_vocabulary(model_fn: ModelFn, own: int, vocabulary: int, *, says: bool = True) -> ModelFn:
     """A model of `own` ids for a loop of `vocabulary` ids; itself if it lacks none.
 
     Args:
@@ -44,4 +44,4 @@ def padded(model_fn: ModelFn, own: int, vocabulary: int, *, says: bool = True) -
     """
     if own >= vocabulary:
         return model_fn
-    return Padded(model_fn, own, vocabulary - own if says else 0)
+    return WiderVocabulary(model_fn, own, vocabulary - own if says else 0)

@@ -281,7 +281,8 @@ def test_synchronous_takes_samples_turns_and_chunk_as_a1_does() -> None:
 
 def test_a_calibrator_of_questions_needs_no_groups_for_them() -> None:
     calibrator = conformal.adaptive_conformal(mode="conditional", questions=4)
-    _check_questions(steps.a1(calibrator=calibrator, groups="question"), questions=4, samples=1)
+    for each in (calibrator, conformal.fixed(-2.0)):  # which tells nothing apart
+        _check_questions(steps.a1(calibrator=each, groups="question"), questions=4, samples=1)
 
 
 def log_probabilities(lm, ids: list[int]) -> np.ndarray:
@@ -343,6 +344,8 @@ def test_scores_and_texts_are_those_of_passes_over_the_whole_text() -> None:
         (lambda: solve(calibrator=conformal.adaptive_conformal(groups=3).init()), "made with other groups"),
         (lambda: solve(calibrator=conformal.fixed(0.5).init()), "start with init"),
         (lambda: steps.synchronous(0.4, chunk=0), "chunk=0 is below 1"),
+        (lambda: steps.a1(chunk=8.5), "chunk=8.5 is not an integer"),
+        (lambda: steps.Segmentation.chunks(8.0), "max_step_tokens=8.0 is not an integer"),
         (lambda: solve(steps.synchronous(0.4), samples=1), "samples=1 leaves nothing to rank"),
         (lambda: solve(steps.a1(calibrator=FROZEN)), "ranks a score among those of a calibration, and there are none"),
         (lambda: solve(steps.a1(calibrator=FROZEN), calibrator=FROZEN.init()), "there are none; pass calibrator="),

@@ -93,11 +93,12 @@ def test_who_finds_a_place_does_not_depend_on_lanes() -> None:
 
 
 def test_steps_that_broke_off_are_the_worst() -> None:
-    policy = policy_of(fixed(0.0), resample=True)
     broken = jnp.zeros(LANES, bool).at[6].set(True)
-    score = -jnp.arange(1.0, LANES + 1)
-    _, escalate = decided(program_of(policy, 2), state_of(policy, np.arange(LANES)), score.at[6].set(np.nan), broken)
-    assert np.flatnonzero(escalate).tolist() == [6, 7]
+    score = (-jnp.arange(1.0, LANES + 1)).at[6].set(np.nan)
+    for threshold, places, handed_over in ((0.0, 2, [6, 7]), (-np.inf, 8, [6])):  # the last would keep any score
+        policy = policy_of(fixed(threshold), resample=True)
+        _, escalate = decided(program_of(policy, places), state_of(policy, np.arange(LANES)), score, broken)
+        assert np.flatnonzero(escalate).tolist() == handed_over
 
 
 @pytest.mark.parametrize("places", [1, 8])

@@ -17,7 +17,7 @@ from jaxspec.models.cache import init_cache
 from jaxspec.models.language_model import LanguageModel
 from jaxspec.models.model_fn import chain_block
 from jaxspec.models.transformer import transformer_fn
-from jaxspec.steps.padded import padded
+from jaxspec.steps.wider_vocabulary import with_vocabulary
 from jaxspec.weights.parameters import parameter_shapes
 
 TOKENS, PADDED = 7, 9
@@ -66,13 +66,13 @@ def test_every_step_is_what_its_author_says_behind_the_text(pair) -> None:
 def test_ids_a_model_lacks_are_never_said_and_read_as_its_last() -> None:
     cache = init_cache(SMALL.config, 1, 128, jnp.float32)
     ids = jnp.array([[2, 8, 7, 6]], jnp.int32)
-    output = padded(SMALL.model, TOKENS, PADDED)(SMALL.params, chain_block(ids), cache)
+    output = with_vocabulary(SMALL.model, TOKENS, PADDED)(SMALL.params, chain_block(ids), cache)
     plain = SMALL.model(SMALL.params, chain_block(jnp.minimum(ids, TOKENS - 1)), cache)
     np.testing.assert_array_equal(output.logits[..., :TOKENS], plain.logits)
     assert output.logits.shape[-1] == PADDED and (output.logits[..., TOKENS:] == -jnp.inf).all()
-    scores = padded(SMALL.model, TOKENS, PADDED, says=False)(SMALL.params, chain_block(ids), cache)
+    scores = with_vocabulary(SMALL.model, TOKENS, PADDED, says=False)(SMALL.params, chain_block(ids), cache)
     np.testing.assert_array_equal(scores.logits, plain.logits)
-    assert padded(SMALL.model, TOKENS, TOKENS) is SMALL.model
+    assert with_vocabulary(SMALL.model, TOKENS, TOKENS) is SMALL.model
 
 
 def job_of(target: LanguageModel, scorer: LanguageModel):
@@ -87,7 +87,7 @@ def test_a_scorer_may_be_padded_otherwise_than_the_pair() -> None:
         fn = transformer_fn(config, jnp.float32)
         scorer = LanguageModel(config, fn, shapes, ToyTokenizer(TOKENS), jnp.float32, jnp.float32, "scores")
         program = job_of(NEVER, scorer).program
-        assert program.annotation == 0 and program.scorer_fn == padded(fn, vocabulary, PADDED, says=False)
+        assert program.annotation == 0 and program.scorer_fn == with_vocabulary(fn, vocabulary, PADDED, says=False)
 
 
 def test_ids_that_only_one_model_has_must_stand_for_nothing() -> None:
