@@ -1,6 +1,7 @@
 """What each calibrator makes of a stream like the published one, where only the grand mean of a static rule holds."""
 
 import functools
+import itertools
 from statistics import NormalDist
 
 import jax
@@ -47,12 +48,19 @@ def test_the_stream_has_the_published_parameters():
     assert np.bincount(stream.turn).min() > 900
 
 
+# Of clusters, banks and streams; clusters in larger banks take a while.
+SIZES_AND_SEEDS = [
+    pytest.param(cluster_size, size, seed, marks=pytest.mark.slow if cluster_size and (size, seed) != (128, 1) else ())
+    for cluster_size, size, seed in itertools.product((None, 16), (128, 1024), (1, 2, 3))
+]
+
+
 @pytest.mark.parametrize("lanes", [1, 64])
 @pytest.mark.parametrize("by_turn", [True, False])
-@pytest.mark.parametrize("cluster_size", [None, 16])
-def test_adaptive_rates_hold_overall_by_turn_and_in_time(lanes, by_turn, cluster_size):
-    calibrator = adaptive_conformal(RATE, 0.05, groups=15, size=128, cluster_size=cluster_size)
-    found = report(calibrator, drifting_stream(1, by_turn=by_turn), lanes)
+@pytest.mark.parametrize(("cluster_size", "size", "seed"), SIZES_AND_SEEDS)
+def test_adaptive_rates_hold_overall_by_turn_and_in_time(lanes, by_turn, cluster_size, size, seed):
+    calibrator = adaptive_conformal(RATE, 0.05, groups=15, size=size, cluster_size=cluster_size)
+    found = report(calibrator, drifting_stream(seed, by_turn=by_turn), lanes)
     assert len(found.groups) == 15
     assert found.overall_deviation < 0.01
     assert found.group_deviation < 0.05
