@@ -8,7 +8,6 @@ B lanes, L tokens, R references, T tokens of a reference.
 """
 
 import dataclasses
-import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from jaxspec.decode.whole_number import integer
 from jaxspec.drafters.alignment import BOUNDARY, align, draft_from
 from jaxspec.drafters.chain import OneChain
 from jaxspec.drafters.sizes import sizes
-from jaxspec.models.token_ids import token_ids
+from jaxspec.models.token_ids import given_ids, token_ids
 
 Text = str | Sequence[int]
 
@@ -195,21 +194,9 @@ def _as_texts(texts: Any, what: str) -> tuple[str | tuple[int, ...], ...]:
         parts = [_as_list(part) for part in listed]
         if parts and not isinstance(parts[0], Iterable):
             parts = [parts]
-    return tuple(part if isinstance(part, str) else _ids(part, what.format(i)) for i, part in enumerate(parts))
+    return tuple(part if isinstance(part, str) else given_ids(part, what.format(i)) for i, part in enumerate(parts))
 
 
 def _as_list(value: Any) -> Any:
     """Lists for arrays; anything else as it is."""
     return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _ids(text: Any, what: str) -> tuple[int, ...]:
-    if isinstance(text, bytes | bytearray) or not isinstance(text, Iterable):
-        raise ValueError(f"{what} is {text!r}; give a text, or a sequence of token ids")
-    ids = []
-    for value in text:
-        try:
-            ids.append(operator.index(value))
-        except TypeError:
-            raise ValueError(f"{what} holds {value!r}, which is no token id; ids are integers") from None
-    return tuple(ids)

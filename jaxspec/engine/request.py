@@ -1,13 +1,13 @@
 """Requests as a user states them, checked before anything is compiled."""
 
 import dataclasses
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jaxspec.decode.sampling import SamplingFlags, flags_of, validate
 from jaxspec.decode.whole_number import integer
 from jaxspec.models.language_model import LanguageModel
+from jaxspec.models.token_ids import given_ids
 
 INTEGERS = ("max_new_tokens", "top_k", "seed", "max_draft")  # fields of `Request`; the other settings are numbers
 
@@ -113,7 +113,7 @@ def encode_prompts(lm: LanguageModel, prompts: Sequence[str | Sequence[int]], *,
         if isinstance(prompt, str):
             ids = _encode_text(lm, prompt, index, chat=chat)
         else:
-            ids = _ids(prompt, index)
+            ids = given_ids(prompt, f"prompt {index}")
         if not ids:
             raise ValueError(f"prompt {index} is empty; give at least one token to continue from")
         wrong = [i for i in ids if not 0 <= i < lm.config.vocabulary]
@@ -124,21 +124,6 @@ def encode_prompts(lm: LanguageModel, prompts: Sequence[str | Sequence[int]], *,
             )
         encoded.append(ids)
     return encoded
-
-
-def _ids(prompt: Any, index: int) -> tuple[int, ...]:
-    if isinstance(prompt, bytes | bytearray):
-        raise ValueError(f"prompt {index} is {prompt!r}, neither text nor token ids; decode it, as in prompt.decode()")
-    listed = prompt.tolist() if hasattr(prompt, "tolist") else prompt
-    if not isinstance(listed, Iterable):
-        raise ValueError(f"prompt {index} is {prompt!r}; give a text, or a sequence of token ids")
-    ids = []
-    for value in listed:
-        try:
-            ids.append(operator.index(value))
-        except TypeError:
-            raise ValueError(f"prompt {index} holds {value!r}, which is no token id; ids are integers") from None
-    return tuple(ids)
 
 
 def _encode_text(lm: LanguageModel, prompt: str, index: int, *, chat: bool) -> tuple[int, ...]:

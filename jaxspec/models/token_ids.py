@@ -1,6 +1,7 @@
 """Texts as token ids, or the ids given in their place, checked."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -32,3 +33,27 @@ def token_ids(
             "was it encoded with another model's tokenizer?"
         )
     return list(text)
+
+
+def given_ids(ids: Any, what: str) -> tuple[int, ...]:
+    """`ids` as integers, from a sequence or an array.
+
+    Args:
+      ids: as a user gives them.
+      what: they are, in errors.
+
+    Raises:
+      ValueError: bytes, whose values would pass for ids; no sequence; or an element that is no integer.
+    """
+    if isinstance(ids, bytes | bytearray):
+        raise ValueError(f"{what} is {ids!r}, neither text nor token ids; decode it, as in text.decode()")
+    listed = ids.tolist() if hasattr(ids, "tolist") else ids
+    if not isinstance(listed, Iterable):
+        raise ValueError(f"{what} is {ids!r}; give a text, or a sequence of token ids")
+    found = []
+    for value in listed:
+        try:
+            found.append(operator.index(value))
+        except TypeError:
+            raise ValueError(f"{what} holds {value!r}, which is no token id; ids are integers") from None
+    return tuple(found)

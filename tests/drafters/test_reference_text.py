@@ -226,7 +226,7 @@ def test_hashes_depend_on_the_prompt_alone() -> None:
         ({"references": np.array([1.0])}, "reference 0 holds 1.0, which is no token id"),
         ({"references": [[1], [[2]]], "prompts": [[1], [2]]}, r"reference 1 holds \[2\], which is no token id"),
         ({"references": [[1]], "prompts": [[1.5]]}, "prompt 0 of the references holds 1.5"),
-        ({"references": b"text"}, "reference 0 is b'text'; give a text, or a sequence"),
+        ({"references": b"text"}, "reference 0 is b'text', neither text nor token ids"),
         ({"references": 5}, "reference 0 is 5; give a text, or a sequence"),
         ({"references": jnp.array(5)}, "reference 0 is 5; give a text, or a sequence"),
         ({"references": [[1], None], "prompts": [[1], [2]]}, "reference 1 is None"),
