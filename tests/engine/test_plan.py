@@ -46,10 +46,17 @@ def test_a_plan_counts_a_draft_model_and_its_cache() -> None:
     assert (plan.weights, plan.cache, plan.logits) == (alone.weights, alone.cache, alone.logits)
     assert alone.drafter == 0 and plan.drafter >= bytes_of(draft.params) + plan.cache
     assert plan.peak >= alone.peak + bytes_of(draft.params) + plan.cache
+
+
+@pytest.mark.slow
+def test_a_plan_counts_shared_weights_once() -> None:
+    lm, sizes = small_transformer(), {"lanes": 2, "cache": 256}
+    alone = jaxspec.plan(lm, block=4, **sizes)
     layers = jaxspec.plan(lm, drafter=jaxspec.drafters.draft_model("self:layers=1", 3), **sizes)
-    assert layers.drafter < alone.cache < alone.peak < layers.peak < plan.peak - bytes_of(draft.params)
+    assert layers.weights == alone.weights == bytes_of(lm.params)
+    assert layers.drafter < alone.cache < alone.peak < layers.peak < alone.peak + 2 * alone.cache
     copying = jaxspec.plan(lm, drafter=jaxspec.drafters.suffix(width=3), **sizes)
-    assert copying.logits == alone.logits and copying.drafter < plan.drafter
+    assert copying.logits == alone.logits and copying.drafter < layers.drafter
 
 
 @pytest.mark.parametrize(
