@@ -326,3 +326,24 @@ def test_bench_prints_a_table(run, tmp_path):
     )
     assert code == 0
     assert out.startswith("| drafter | tokens / call |") and "| yes | context_ngram " in out
+
+
+def test_bench_decodes_all_prompts_on_the_lanes_it_is_given(run, tmp_path, monkeypatch):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(json.dumps({"prompt": PROMPTS[0]}) + "\n")
+    asked = []
+    monkeypatch.setattr(cli, "bench_drafters", lambda *arguments, lanes, **settings: asked.append(lanes) or [])
+    for more in ((), ("--lanes", "2")):
+        assert run("bench", "--model", "MODEL", "--prompts", str(file), "-d", "plain", "--json", *more)[0] == 0
+    assert asked == [None, 2]
+
+
+@pytest.mark.parametrize(("samples", "ranked"), [("1", False), ("2", True)])
+def test_one_sample_a_question_is_not_ranked(run, monkeypatch, samples: str, ranked: bool):
+    asked = []
+    monkeypatch.setattr(demo_command, "load_pair", lambda *models, **settings: (None, None))
+    monkeypatch.setattr(
+        demo_command.a1_demo, "run", lambda *arguments, systems, **settings: asked.append(systems) or {}
+    )
+    assert run("demo", "a1", "--samples", samples, "--json")[0] == 0
+    assert ("synchronous" in asked[0]) == ranked and "a1" in asked[0]
